@@ -1,0 +1,240 @@
+"""From a configuration to a trainer: data, networks, methods, step plan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gancore.augment import Augment, AugmentChain
+from gancore.config import Config
+from gancore.data import open_dataset
+from gancore.data.dataset import Dataset
+from gancore.data.loader import Loader
+from gancore.declaration import Declaration, Declarations
+from gancore.errors import ConfigError, DeviceError, GancoreError, PluginError
+from gancore.forward import ForwardOptions
+from gancore.method import Objective
+from gancore.networks.protocols import Discriminator, Generator
+from gancore.networks.spec import NetworkSpec
+from gancore.plan import StepPlan
+from gancore.plugin_manager import Registry, RunManager, build_methods
+from gancore.randomness import key_to_seed
+from gancore.run_context import MethodModules, RunContext
+from gancore.trainer import Trainer, TrainerOptions
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Session:
+    """Everything that a run has in memory."""
+
+    config: Config
+    registry: Registry
+    dataset: Dataset
+    loader: Loader
+    manager: RunManager
+    plan: StepPlan
+    trainer: Trainer
+    contexts: dict[str, RunContext]
+    device: torch.device
+
+    def close(self) -> None:
+        """Stop background reading."""
+        self.loader.close()
+
+
+def assemble(config: Config, registry: Registry, progress: Progress | None = None) -> Session:
+    """Build a session; every error that can be found before training is raised here.
+
+    Args:
+        progress: called with (done, total) while data is read.
+    """
+    device = choose_device(config.compute.device)
+    if config.compute.threads:
+        torch.set_num_threads(config.compute.threads)
+    dataset = open_dataset(config.data, progress)
+    if config.train.batch > len(dataset):
+        raise ConfigError(
+            f"--batch {config.train.batch} is larger than the set '{dataset.name}' ({len(dataset)} images); "
+            f"choose at most {len(dataset)}"
+        )
+    spec = registry.network(config.network_name)
+    generator, discriminator = build_networks(config, spec, dataset, device)
+    manager = RunManager(build_methods(registry, config.methods))
+    num_classes = len(dataset.class_names)
+    claims = {n: registry.method(n).claims(chosen) for n, chosen in config.methods.items()}
+    declarations = Declarations()
+    for call in manager.calls("declare"):
+        declaration = Declaration(
+            call.method,
+            config.methods[call.method].weight,
+            claims[call.method],
+            declarations,
+            discriminator.taps,
+            dataset.shape,
+            num_classes,
+        )
+        _guarded(call.method, "declare", lambda call=call, plan=declaration: call.call(plan=plan))
+    modules = MethodModules()
+    contexts = {
+        name: RunContext(
+            method=name,
+            shape=dataset.shape,
+            num_classes=num_classes,
+            dataset_size=len(dataset),
+            batch=config.train.batch,
+            n_critic=config.train.n_critic,
+            steps=config.train.steps,
+            seed=config.train.seed,
+            device=device,
+            dtype=_dtype(config),
+            generator=generator,
+            discriminator=discriminator,
+            added=modules,
+        )
+        for name in manager.methods
+    }
+    for call in manager.calls("setup"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key_to_seed(config.train.seed, "setup", call.method))
+            _guarded(call.method, "setup", lambda call=call: call.call(run=contexts[call.method]))
+    chain = _build_chain(manager, contexts)
+    objective = next((m for m in manager.methods.values() if "objective" in claims[m.name].exclusive), None)
+    plan = StepPlan(
+        declarations,
+        claims,
+        capabilities=capabilities(discriminator, dataset),
+        taps=discriminator.taps,
+        augmented_sides=chain.sides,
+        margin_reads=objective.margin_reads if isinstance(objective, Objective) else {},
+        lazy=config.train.lazy,
+    )
+    loader = Loader(dataset, config.train.seed, device, config.data.mirror, _dtype(config))
+    trainer = Trainer(
+        generator=generator,
+        discriminator=discriminator,
+        manager=manager,
+        plan=plan,
+        chain=chain,
+        modules=modules,
+        loader=loader,
+        device=device,
+        options=TrainerOptions(
+            seed=config.train.seed,
+            steps=config.train.steps,
+            batch=config.train.batch,
+            n_critic=config.train.n_critic,
+            half_life_kimg=config.ema.half_life_kimg,
+            ramp=config.ema.ramp,
+            optimizers=config.optimizers,
+        ),
+        forward_options=ForwardOptions(
+            execution=config.compute.execution,
+            precision=config.compute.precision,
+            micro_batch_d=config.compute.micro_batch_d,
+            micro_batch_g=config.compute.micro_batch_g,
+            spectral_norm=config.train.spectral_norm,
+        ),
+    )
+    return Session(config, registry, dataset, loader, manager, plan, trainer, contexts, device)
+
+
+def build_networks(
+    config: Config, spec: NetworkSpec, dataset: Dataset, device: torch.device
+) -> tuple[Generator, Discriminator]:
+    """The networks of a configuration, initialised from its seed, on the device."""
+    spec.check(dataset.shape, dataset.name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key_to_seed(config.train.seed, "networks"))
+        generator, discriminator = spec.load()(config.network, dataset.shape, len(dataset.class_names))
+    for network in (generator, discriminator):
+        network.to(device=device, dtype=_dtype(config))
+        if config.compute.memory_format == "channels_last":
+            network.to(memory_format=torch.channels_last)
+        network.train()
+    return generator, discriminator
+
+
+def choose_device(name: str) -> torch.device:
+    """The device a configuration names.
+
+    Raises:
+        DeviceError: it does not exist here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"compute.device = {name!r}: expected auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"device '{name}' was asked for; this machine has {torch.cuda.device_count()} CUDA devices"
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"compute.device = {name!r}: expected auto, cpu, cuda or cuda:N")
+    return device
+
+
+def capabilities(discriminator: Discriminator, dataset: Dataset) -> frozenset[str]:
+    """What networks and data offer to methods that need it."""
+    found = {f"tap:{tap}" for tap in discriminator.taps} | {f"data:{dataset.kind}"}
+    if discriminator.coupling == "none":
+        found.add("d:uncoupled")
+    if dataset.class_names:
+        found.add("labels")
+    return frozenset(found)
+
+
+def environment(session: Session) -> dict[str, Any]:
+    """What a resume must agree with for its numbers to be bit-equal."""
+    compute = session.config.compute
+    device = session.device
+    return {
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "precision": compute.precision,
+        "ops": "reference",
+        "world_size": int(os.environ.get("WORLD_SIZE", "1")),
+    }
+
+
+def _build_chain(manager: RunManager, contexts: dict[str, RunContext]) -> AugmentChain:
+    links = []
+    for call in manager.in_given_order("augment"):
+        link = _guarded(call.method, "augment", lambda call=call: call.call(run=contexts[call.method]))
+        if link is None:
+            continue
+        if not isinstance(link, Augment):
+            raise PluginError(
+                f"plugin '{call.method}', hook 'augment' returned {type(link).__name__}; expected an object "
+                "with sides, draw and apply, or None"
+            )
+        if contexts[call.method].shape == (2,):
+            raise PluginError(
+                f"'{call.method}' augments images, and the set holds 2-D points: drop -p {call.method}"
+            )
+        links.append((call.method, link))
+    return AugmentChain(links)
+
+
+def _guarded(method: str, hook: str, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except GancoreError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"plugin '{method}' raised in hook '{hook}' (before training): {type(error).__name__}: {error}"
+        ) from error
+
+
+def _dtype(config: Config) -> torch.dtype:
+    return torch.float64 if config.compute.precision == "float64" else torch.float32

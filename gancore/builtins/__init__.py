@@ -1,0 +1,110 @@
+"""The methods and networks that come with gancore, registered through the hooks that any plugin uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gancore.builtins import options
+from gancore.hookspecs import hookimpl
+from gancore.networks.builtin import BUILTIN as NETWORKS
+from gancore.networks.spec import NetworkSpec
+from gancore.specs import Claims, MethodSpec, Need
+
+DEFAULT_OBJECTIVE = "nonsaturating"
+"""Taken when no named method claims the objective."""
+
+
+def _objective(
+    name: str, *, offers: frozenset[str] = frozenset({"margin", "scalar-logit"})
+) -> Callable[..., Claims]:
+    claims = Claims(exclusive={"objective": f"drop -p {name}"}, offers=offers)
+    return lambda chosen: claims
+
+
+def _interpolated(chosen: options.GradientPenaltyOptions) -> Claims:
+    return Claims(
+        exclusive={"penalty:interpolated": "drop -p gp"},
+        needs=(
+            Need(
+                "d:uncoupled",
+                "the penalty is on each sample's own gradient, which batch statistics in D mix; "
+                "choose a network without BatchNorm in D",
+            ),
+        ),
+    )
+
+
+METHODS = (
+    MethodSpec(
+        name="nonsaturating",
+        summary="Non-saturating logistic loss, the default objective.",
+        target="gancore.builtins.objectives:NonSaturating",
+        claims=_objective("nonsaturating"),
+        reference="Goodfellow et al., 2014, arXiv:1406.2661",
+    ),
+    MethodSpec(
+        name="hinge",
+        summary="Hinge loss for D, the raw logit for G.",
+        target="gancore.builtins.objectives:Hinge",
+        claims=_objective("hinge"),
+        reference="Lim and Ye, 2017, arXiv:1705.02894",
+    ),
+    MethodSpec(
+        name="lsgan",
+        summary="Least squares towards a target for real and one for fake.",
+        target="gancore.builtins.objectives:LeastSquares",
+        options=options.LeastSquaresOptions,
+        claims=_objective("lsgan"),
+        reference="Mao et al., 2017, arXiv:1611.04076",
+    ),
+    MethodSpec(
+        name="wgan",
+        summary="Wasserstein loss, with weight clipping.",
+        target="gancore.builtins.objectives:Wasserstein",
+        options=options.WassersteinOptions,
+        claims=_objective("wgan", offers=frozenset({"scalar-logit"})),
+        reference="Arjovsky et al., 2017, arXiv:1701.07875",
+    ),
+    MethodSpec(
+        name="relativistic",
+        summary="How much more real a real is than a fake; paired by default (RpGAN).",
+        target="gancore.builtins.objectives:Relativistic",
+        options=options.RelativisticOptions,
+        claims=_objective("relativistic"),
+        reference="Jolicoeur-Martineau, 2018, arXiv:1807.00734",
+    ),
+    MethodSpec(
+        name="r1",
+        summary="Squared gradient of D on reals.",
+        target="gancore.builtins.penalties:R1",
+        options=options.ZeroCentredOptions,
+        reference="Mescheder et al., 2018, arXiv:1801.04406",
+    ),
+    MethodSpec(
+        name="r2",
+        summary="Squared gradient of D on fakes.",
+        target="gancore.builtins.penalties:R2",
+        options=options.ZeroCentredOptions,
+        reference="Mescheder et al., 2018, arXiv:1801.04406",
+    ),
+    MethodSpec(
+        name="gp",
+        summary="Gradient norm of D pulled to 1 between reals and fakes (WGAN-GP's penalty).",
+        target="gancore.builtins.penalties:GradientPenalty",
+        options=options.GradientPenaltyOptions,
+        claims=_interpolated,
+        reference="Gulrajani et al., 2017, arXiv:1704.00028",
+    ),
+)
+
+
+@hookimpl
+def register_methods(register: Callable[[MethodSpec], None]) -> None:
+    for spec in METHODS:
+        register(spec)
+
+
+@hookimpl
+def register_networks(register: Callable[[NetworkSpec], None]) -> None:
+    for spec in NETWORKS:
+        register(spec)

@@ -1,0 +1,303 @@
+"""What a method declares in its ``declare`` hook: terms, views, feature views, latent sets, observers' reads.
+
+A declaration is data. :mod:`gancore.plan` compiles all of them into the step plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from gancore.errors import PluginError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gancore.networks.spec import TapSpec
+    from gancore.specs import Claims
+    from gancore.step import Step
+
+Reads = Mapping[str, tuple[str, ...]]
+"""View name -> what is read of it: tap names, ``"logits"``, ``"images"``."""
+
+Network = Literal["d", "g"]
+
+BASE_VIEWS = ("real", "fake", "real_raw", "fake_raw")
+"""Views that belong to the core: the batch as D sees it (augmented) and as it was read or generated (raw)."""
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """The gradient of an output of D with respect to an image.
+
+    Args:
+        view: the view whose output is differentiated.
+        leaf: the view whose images are the variable: ``view`` itself or one that it is built from. With
+            ``view="real", leaf="real_raw"`` the gradient flows through the augmentation.
+        output: ``"logits"``, a tap, or ``"scores"`` (then ``view`` is the side).
+    """
+
+    view: str
+    leaf: str
+    output: str = "logits"
+
+
+@dataclass(frozen=True)
+class Term:
+    """One named term of a loss. ``weight`` is a constant or a function of progress in [0, 1]."""
+
+    method: str
+    name: str
+    network: Network
+    weight: float | Callable[[float], float]
+    every: int
+    reads: Reads
+    scores: tuple[str, ...]
+    penalty: Penalty | None
+
+    @property
+    def key(self) -> str:
+        """``"method/name"``, as it is logged."""
+        return f"{self.method}/{self.name}"
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """Images that D is asked to look at, or that such images are built from."""
+
+    name: str
+    method: str
+    build: Callable[..., Tensor]
+    sources: tuple[str, ...]
+    labels_from: str
+    rows: int
+    augment: str | None
+    precision: str | None
+    train: bool
+    grad: bool
+
+
+@dataclass(frozen=True)
+class FeatureView:
+    """Features that enter D at a tap."""
+
+    name: str
+    method: str
+    build: Callable[..., Tensor]
+    tap: str
+    sources: tuple[tuple[str, str], ...]
+    labels_from: str
+    precision: str | None
+
+
+@dataclass(frozen=True)
+class LatentSet:
+    """Latents beside the base ones; the images of G at them are the view of the same name."""
+
+    name: str
+    method: str
+    build: Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What an observer reads: ``observe`` and ``after_*_step`` hooks have no term to hang reads on."""
+
+    method: str
+    network: Network
+    reads: Reads
+    margins: tuple[str, ...]
+    scores: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ScoresOwner:
+    """The function that replaces D's logits as scores, and what it reads for each side."""
+
+    method: str
+    compute: Callable[[Step, str], Tensor]
+    reads: Mapping[str, Reads]
+
+
+@dataclass
+class Declarations:
+    """All declarations of a run, by kind."""
+
+    terms: list[Term] = field(default_factory=list)
+    images: dict[str, ImageView] = field(default_factory=dict)
+    features: dict[str, FeatureView] = field(default_factory=dict)
+    latents: dict[str, LatentSet] = field(default_factory=dict)
+    watches: list[Watch] = field(default_factory=list)
+    scores: ScoresOwner | None = None
+
+
+class Declaration:
+    """Handed to a method's ``declare`` hook as ``plan``.
+
+    Attributes:
+        taps: the discriminator's taps, name -> :class:`~gancore.api.TapSpec`, from image to logits.
+        shape: shape of one image, (C, H, W), or of one point, (2,).
+        num_classes: 0 when the run is unconditional.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        weight: float,
+        claims: Claims,
+        into: Declarations,
+        taps: Mapping[str, TapSpec],
+        shape: tuple[int, ...],
+        num_classes: int,
+    ) -> None:
+        self._method = method
+        self._weight = weight
+        self._claims = claims
+        self._into = into
+        self.taps = taps
+        self.shape = shape
+        self.num_classes = num_classes
+
+    def term(
+        self,
+        name: str,
+        network: Network,
+        *,
+        reads: Reads | None = None,
+        scores: tuple[str, ...] = (),
+        weight: float | Callable[[float], float] = 1.0,
+        every: int = 1,
+        penalty: Penalty | None = None,
+    ) -> None:
+        """Declare a term of the loss of ``network``.
+
+        Args:
+            name: unique in the method and network.
+            reads: views and outputs that the term reads; only what is declared can be read.
+            scores: sides (``"real"``, ``"fake"``) whose scores it reads.
+            weight: the term's own factor, multiplied by the method's ``weight``; a function of progress in
+                [0, 1] is a schedule. A constant product of 0 removes the term and all that only it reads.
+            every: the term is active in every ``every``-th update and is then scaled by ``every``.
+            penalty: the input gradient that ``step.input_gradient(name)`` returns.
+        """
+        if every < 1:
+            raise PluginError(f"'{self._method}' declares term '{name}' with every = {every}; expected >= 1")
+        if any(
+            t.method == self._method and t.name == name and t.network == network for t in self._into.terms
+        ):
+            raise PluginError(f"'{self._method}' declares term '{name}' of network '{network}' twice")
+        total: float | Callable[[float], float]
+        if callable(weight):
+            schedule, factor = weight, self._weight
+            total = (lambda progress: factor * schedule(progress)) if factor else 0.0
+        else:
+            total = self._weight * weight
+        if total == 0.0:
+            return
+        self._into.terms.append(
+            Term(self._method, name, network, total, every, dict(reads or {}), tuple(scores), penalty)
+        )
+
+    def view(
+        self,
+        name: str,
+        build: Callable[..., Tensor],
+        *,
+        sources: tuple[str, ...],
+        labels_from: str | None = None,
+        rows: int = 1,
+        augment: str | None = None,
+        precision: Literal["float32"] | None = None,
+        train: bool = True,
+        grad: bool = True,
+    ) -> None:
+        """Declare images for D: ``build(step, *images of the sources) -> images``.
+
+        Args:
+            name: ``"METHOD.something"``.
+            sources: views it is built from; it has their rows and, by default, the first one's labels.
+            labels_from: the view whose labels it carries.
+            rows: how many times the rows of its sources it has.
+            augment: a side, ``"real"`` or ``"fake"``: the images pass through the augmentation chain with the
+                draws of that side, so that both sides of a difference are augmented alike.
+            precision: ``"float32"`` keeps it out of reduced precision.
+            train: False forwards it with D in evaluation mode.
+            grad: False when nothing that reads it needs a gradient.
+        """
+        self._check_new(name)
+        self._into.images[name] = ImageView(
+            name,
+            self._method,
+            build,
+            sources,
+            labels_from or sources[0],
+            rows,
+            augment,
+            precision,
+            train,
+            grad,
+        )
+
+    def feature_view(
+        self,
+        name: str,
+        build: Callable[..., Tensor],
+        *,
+        tap: str,
+        sources: tuple[tuple[str, str], ...],
+        labels_from: str | None = None,
+        precision: Literal["float32"] | None = None,
+    ) -> None:
+        """Declare features that enter D at ``tap``: ``build(step, *taps of the sources) -> features``.
+
+        Args:
+            sources: pairs (view, tap). Its ``logits`` can be read like those of any view.
+        """
+        self._check_new(name)
+        if tap not in self.taps:
+            raise PluginError(f"'{self._method}' enters D at tap '{tap}'{nearest(tap, self.taps)}")
+        self._into.features[name] = FeatureView(
+            name, self._method, build, tap, sources, labels_from or sources[0][0], precision
+        )
+
+    def latents(self, name: str, build: Callable[..., Tensor]) -> None:
+        """Declare a latent set: ``build(step, base latents (B, Z)) -> (B, Z)``, labels as the base ones.
+
+        Its images are the view ``name``: G forwards it beside the base latents, with batch statistics of its
+        own and without moving G's running ones.
+        """
+        self._check_new(name)
+        self._into.latents[name] = LatentSet(name, self._method, build)
+
+    def watch(
+        self,
+        network: Network = "d",
+        *,
+        reads: Reads | None = None,
+        margins: tuple[str, ...] = (),
+        scores: tuple[str, ...] = (),
+    ) -> None:
+        """Declare what ``observe`` and ``after_*_step`` read in every phase of ``network``."""
+        self._into.watches.append(Watch(self._method, network, dict(reads or {}), margins, scores))
+
+    def scores(self, compute: Callable[[Step, str], Tensor], *, reads: Mapping[str, Reads]) -> None:
+        """Replace D's logits as scores: ``compute(step, side) -> (B,)``. Needs the claim ``"scores"``.
+
+        Args:
+            reads: for each side, what ``compute`` reads.
+        """
+        if "scores" not in self._claims.exclusive:
+            raise PluginError(f"'{self._method}' declares scores without claiming 'scores' in its spec")
+        self._into.scores = ScoresOwner(self._method, compute, reads)
+
+    def _check_new(self, name: str) -> None:
+        if not name.startswith(f"{self._method}."):
+            raise PluginError(f"'{self._method}' declares '{name}'; expected a name '{self._method}.…'")
+        if name in self._into.images or name in self._into.features or name in self._into.latents:
+            raise PluginError(f"'{self._method}' declares '{name}' twice")
+
+
+def outputs_of(reads: Any) -> set[str]:
+    """All output names in a reads map."""
+    return {output for outputs in reads.values() for output in outputs}

@@ -1,0 +1,316 @@
+"""Execute a program: latents, images, and D on each group of views, concatenated or one by one.
+
+This is the only place where G or D is called in training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from gancore.augment import AugmentChain
+from gancore.errors import ConfigError
+from gancore.networks.batch_statistics import running_statistics_frozen
+from gancore.networks.protocols import Discriminator, Generator
+from gancore.networks.spectral import SpectralNorm, iterate_at_every_read, power_iterate, spectral_norms
+from gancore.plan import StepPlan
+from gancore.program import Group, ImageNode, Program
+from gancore.step import DOutput, Step
+
+Execution = Literal["concat", "sequential"]
+
+
+@dataclass(frozen=True)
+class ForwardOptions:
+    """How programs are executed; none of it changes what is computed.
+
+    Args:
+        execution: views of a group in one call, or one by one.
+        precision: ``"float32"``, ``"bf16"`` (autocast; losses stay in float32) or ``"float64"``.
+        micro_batch_d, micro_batch_g: the most rows of a network that keep activations at once; 0 for no limit.
+            More rows are forwarded in pieces and recomputed in the backward: same gradients, less memory.
+            Refused for a network whose rows depend on each other.
+        spectral_norm: one power iteration ``"per_phase"`` or ``"per_view"`` (then always one by one).
+    """
+
+    execution: Execution = "concat"
+    precision: Literal["float32", "bf16", "float64"] = "float32"
+    micro_batch_d: int = 0
+    micro_batch_g: int = 0
+    spectral_norm: Literal["per_phase", "per_view"] = "per_phase"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of parameters and images."""
+        return torch.float64 if self.precision == "float64" else torch.float32
+
+
+class Forward:
+    """Runs programs over one pair of networks.
+
+    Raises:
+        ConfigError: micro-batches for a network whose rows depend on each other.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        plan: StepPlan,
+        chain: AugmentChain,
+        options: ForwardOptions,
+    ) -> None:
+        self.generator = generator
+        self.discriminator = discriminator
+        self.plan = plan
+        self.chain = chain
+        self.options = options
+        self._declared = plan.declarations
+        self._norms = [*spectral_norms(generator), *spectral_norms(discriminator)]
+        self._d_norms = spectral_norms(discriminator)
+        for name, network, rows in (
+            ("d", discriminator, options.micro_batch_d),
+            ("g", generator, options.micro_batch_g),
+        ):
+            if rows and network.coupling != "none":
+                raise ConfigError(
+                    f"micro_batch_{name} = {rows}: rows of this network depend on each other (coupling "
+                    f"'{network.coupling}'), so pieces of a batch would train another model; "
+                    f"set micro_batch_{name} = 0 or take a network without batch statistics"
+                )
+
+    def begin_phase(self) -> None:
+        """One power iteration for each spectral norm; from here to the phase's end weights stay the same."""
+        self._settle(self._norms)
+
+    def _settle(self, norms: list[SpectralNorm]) -> None:
+        if self.options.spectral_norm == "per_view":
+            iterate_at_every_read(norms)
+        else:
+            power_iterate(norms)
+
+    def run(self, step: Step, program: Program, reals: Tensor | None) -> None:
+        """Fill ``step.images``, ``step.leaves`` and ``step.d``.
+
+        Args:
+            reals: (B, C, H, W) in [-1, 1] or (B, 2); None when the program reads none.
+        """
+        attached = self._build_images(step, program, reals)
+        for group in program.groups:
+            images = [attached.get(view, step.images.values_by_view[view]) for view in group.views]
+            self._discriminate(step, group, images)
+        for group in program.feature_groups:
+            self._discriminate(step, group, [self._build_features(step, view) for view in group.views])
+
+    # Images.
+
+    def _build_images(self, step: Step, program: Program, reals: Tensor | None) -> dict[str, Tensor]:
+        """Fill ``step.images``; return the versions through which a penalty's gradient flows, by view.
+
+        All other views are built from detached copies, so that a penalty's double backward visits no row that
+        its output does not depend on.
+        """
+        plain = step.images.values_by_view
+        attached: dict[str, Tensor] = {}
+        generated = self._generate(step, program)
+        for node in program.images:
+            through = bool(node.leaves - {node.name})
+            if node.kind == "reals" and reals is not None:
+                image = reals
+            elif node.kind == "generated":
+                image = generated[node.name]
+            else:
+                sources = [attached.get(s, plain[s]) if through else plain[s] for s in node.sources]
+                image = self._build(step, node, sources)
+            if node.leaves:
+                attached[node.name] = image if through else image.detach().requires_grad_(True)
+                if node.name in node.leaves:
+                    step.leaves[node.name] = attached[node.name]
+                image = image.detach()
+            plain[node.name] = image
+        return attached
+
+    def _build(self, step: Step, node: ImageNode, sources: list[Tensor]) -> Tensor:
+        if node.view is None:
+            return self._augment(step, sources[0], node.side)
+        with step.calling(node.view.method, f"view '{node.name}'"):
+            images: Tensor = node.view.build(step, *sources)
+        return images if node.view.augment is None else self._augment(step, images, node.view.augment)
+
+    def _augment(self, step: Step, images: Tensor, side: str) -> Tensor:
+        draws = step.augmentation.get(side, {})
+        for name, link in self.chain.links:
+            if name in draws:
+                with step.calling(name, "augmentation"):
+                    images = link.apply(images, draws[name])
+        return images
+
+    def _generate(self, step: Step, program: Program) -> dict[str, Tensor]:
+        """Images of G at the base latents and at each declared set, by view."""
+        names = [node.name for node in program.images if node.kind == "generated"]
+        if not names:
+            return {}
+        if step.latents is None:
+            raise ConfigError("a program generates images, but the step has no latents")
+        sets = []
+        for name in names:
+            declared = self._declared.latents.get(name)
+            if declared is None:
+                sets.append(step.latents)
+            else:
+                with step.calling(declared.method, f"latents '{name}'"):
+                    sets.append(declared.build(step, step.latents))
+        labels = step.labels["fake"]
+        grad = program.network == "g"
+        with torch.set_grad_enabled(grad), self._autocast(None):
+            if self.generator.coupling == "none" and self.options.execution == "concat" and len(sets) > 1:
+                merged = None if labels is None else labels.repeat(len(sets))
+                images = self._run_generator(torch.cat(sets), merged).chunk(len(sets))
+            else:
+                images = tuple(
+                    self._generate_one(name, z, labels) for name, z in zip(names, sets, strict=True)
+                )
+        return {name: self._widen(image) for name, image in zip(names, images, strict=True)}
+
+    def _generate_one(self, name: str, latents: Tensor, labels: Tensor | None) -> Tensor:
+        base = name not in self._declared.latents
+        with contextlib.nullcontext() if base else running_statistics_frozen(self.generator):
+            return self._run_generator(latents, labels)
+
+    def _run_generator(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        images: Tensor = _in_pieces(self.generator, latents, labels, self.options.micro_batch_g)
+        return images
+
+    # D.
+
+    def _discriminate(self, step: Step, group: Group, inputs: list[Tensor]) -> None:
+        labels = [self._labels(step, view, len(rows)) for view, rows in zip(group.views, inputs, strict=True)]
+        with self._mode(group.key.train), torch.set_grad_enabled(group.key.grad):
+            with self._autocast(group.key.precision):
+                for views, outputs in self._calls(group, inputs, labels):
+                    for view, output in zip(views, outputs, strict=True):
+                        step.d.values_by_view[view] = output
+
+    def _calls(
+        self, group: Group, inputs: list[Tensor], labels: list[Tensor | None]
+    ) -> Iterator[tuple[Sequence[str], list[DOutput]]]:
+        count = len(group.views)
+        batch = len(inputs[0])
+        coupling = self.discriminator.coupling
+        interleave = coupling == "grouped" and batch % self.discriminator.group_size == 0
+        together = (
+            self.options.execution == "concat"
+            and self.options.spectral_norm == "per_phase"
+            and (coupling == "none" or interleave)
+            and count > 1
+        )
+        if not together:
+            for view, rows, label in zip(group.views, inputs, labels, strict=True):
+                heads = len(rows) if "logits" in group.outputs[view] else 0
+                tensors = self._call(group, rows, label, heads)
+                yield (view,), [self._pick(group, view, tensors, lambda tensor: tensor)]
+            return
+        heads = sum("logits" in group.outputs[view] for view in group.views)
+        if interleave:
+            rows = torch.stack(inputs, 1).flatten(0, 1)
+            label = None if labels[0] is None else torch.stack(labels, 1).flatten(0, 1)  # type: ignore[arg-type]
+            tensors = self._call(group, rows, label, len(rows) if heads else 0)
+            pick = [lambda t, i=i: t.unflatten(0, (batch, count))[:, i] for i in range(count)]
+        else:
+            rows = torch.cat(inputs)
+            label = None if labels[0] is None else torch.cat(labels)  # type: ignore[arg-type]
+            tensors = self._call(group, rows, label, heads * batch)
+            pick = [lambda t, i=i: t[i * batch : (i + 1) * batch] for i in range(count)]
+        yield (
+            group.views,
+            [self._pick(group, view, tensors, take) for view, take in zip(group.views, pick, strict=True)],
+        )
+
+    def _pick(
+        self, group: Group, view: str, tensors: Mapping[str, Tensor], take: Callable[[Tensor], Tensor]
+    ) -> DOutput:
+        wanted = group.outputs[view]
+        logits = take(tensors["logits"]) if "logits" in wanted else None
+        return DOutput({tap: take(tensors[tap]) for tap in wanted if tap != "logits"}, logits)
+
+    def _call(self, group: Group, rows: Tensor, labels: Tensor | None, heads: int) -> dict[str, Tensor]:
+        """D on some rows; logits for the first ``heads`` of them. Returns only the tensors asked for."""
+        wanted = frozenset().union(*group.outputs.values())
+
+        def forward(rows: Tensor, labels: Tensor | None) -> tuple[Tensor, ...]:
+            tap = group.key.tap
+            taps: Mapping[str, Tensor]
+            taps = self.discriminator.features(rows, labels) if tap is None else {tap: rows}
+            found = {name: taps[name] for name in sorted(wanted - {"logits"})}
+            if heads:
+                head_taps = {name: value[:heads] for name, value in taps.items()}
+                head_labels = None if labels is None else labels[:heads]
+                found["logits"] = self.discriminator.head(head_taps, head_labels)
+            return tuple(found.values())
+
+        names = [*sorted(wanted - {"logits"}), *(["logits"] if heads else [])]
+        if self.options.micro_batch_d and heads:
+            heads = len(rows)  # a piece may lie across the last row that needs logits
+        tensors = _in_pieces(forward, rows, labels, self.options.micro_batch_d)
+        return {name: self._widen(tensor) for name, tensor in zip(names, tensors, strict=True)}
+
+    def _build_features(self, step: Step, view: str) -> Tensor:
+        declared = self._declared.features[view]
+        outputs = step.d.values_by_view
+        taps = [outputs[step.canonical(source)].taps[tap] for source, tap in declared.sources]
+        with step.calling(declared.method, f"feature view '{view}'"):
+            return declared.build(step, *taps)
+
+    def _labels(self, step: Step, view: str, rows: int) -> Tensor | None:
+        labels = step.labels[step.program.sides[view]]
+        if labels is None or len(labels) == rows:
+            return labels
+        return labels.repeat(rows // len(labels))
+
+    # Modes.
+
+    @contextlib.contextmanager
+    def _mode(self, train: bool) -> Iterator[None]:
+        if train:
+            yield
+            return
+        self.discriminator.eval()
+        try:
+            yield
+        finally:
+            self.discriminator.train()
+            for norm in self._d_norms:  # train() has switched the power iteration on again
+                norm.parametrisation.train(self.options.spectral_norm == "per_view")
+
+    def _autocast(self, precision: str | None) -> contextlib.AbstractContextManager[Any]:
+        if self.options.precision != "bf16" or precision == "float32":
+            return contextlib.nullcontext()
+        device = next(self.discriminator.parameters()).device.type
+        return torch.autocast(device, dtype=torch.bfloat16)
+
+    def _widen(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.options.dtype) if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def _in_pieces(forward: Callable[..., Any], rows: Tensor, labels: Tensor | None, size: int) -> Any:
+    """``forward`` on all rows, in pieces of at most ``size`` rows that are recomputed in the backward."""
+    if not size or len(rows) <= size:
+        return forward(rows, labels)
+    pieces = []
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        part_labels = None if labels is None else labels[start : start + size]
+        if torch.is_grad_enabled():
+            piece = checkpoint(forward, part, part_labels, use_reentrant=False, preserve_rng_state=False)
+        else:
+            piece = forward(part, part_labels)
+        pieces.append(piece)
+    if isinstance(pieces[0], Tensor):
+        return torch.cat(pieces)
+    return tuple(torch.cat(column) for column in zip(*pieces, strict=True))

@@ -1,0 +1,252 @@
+"""gancore as a library: ``train(config) -> Run``, ``load(path).sample(n, seed=…)``."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gancore import checkpoint
+from gancore.assembly import Progress, Session, assemble, choose_device
+from gancore.config import Config, Layer, flatten, load_file, resolve
+from gancore.errors import CheckpointError, ConfigError
+from gancore.networks.protocols import Generator
+from gancore.plugin_manager import Registry, discover
+from gancore.run_folder import RunFolder, default_path
+from gancore.training import Report, fit, generate, plugin_versions, restore
+
+
+@dataclass
+class Run:
+    """A run folder and what can be done with it.
+
+    Attributes:
+        folder: its files. notes: what was noticed while loading, such as a damaged checkpoint passed over.
+    """
+
+    folder: RunFolder
+    notes: list[str] = field(default_factory=list)
+    _generator: Generator | None = None
+    _meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self.folder.path
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl``."""
+        return self.folder.read_metrics()
+
+    @property
+    def step(self) -> int:
+        """Step of the newest whole checkpoint."""
+        self._load()
+        return int(self._meta["step"])
+
+    @property
+    def num_classes(self) -> int:
+        """0 for an unconditional run."""
+        return self._load().num_classes
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of labels."""
+        self._load()
+        return list(self._meta["data"].get("classes") or [])
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        label: int | str | None = None,
+        truncation: float = 1.0,
+        device: str = "cpu",
+    ) -> Tensor:
+        """Samples of the averaged generator.
+
+        Args:
+            n: how many. seed: the same seed gives the same samples.
+            label: a class index or name; None takes the classes in turn.
+            truncation: factor on the latents.
+
+        Returns:
+            (n, C, H, W) in [-1, 1] or points (n, 2), float32 on the CPU.
+
+        Raises:
+            ConfigError: a label that the run does not have. CheckpointError: no whole checkpoint.
+        """
+        generator = self._load().to(choose_device(device))
+        labels = None if label is None else [self.label_index(label)] * n
+        return generate(generator, n, seed, choose_device(device), labels, truncation)
+
+    def label_index(self, label: int | str) -> int:
+        """The index of a class given by index or name."""
+        count = self.num_classes
+        if not count:
+            raise ConfigError(
+                f"class {label!r} was asked for, but the run is unconditional (train with --cond)"
+            )
+        if isinstance(label, str) and label in self.class_names:
+            return self.class_names.index(label)
+        try:
+            index = int(label)
+        except ValueError:
+            raise ConfigError(f"unknown class {label!r}; classes: {', '.join(self.class_names)}") from None
+        if not 0 <= index < count:
+            raise ConfigError(f"class {index} is outside 0 … {count - 1}")
+        return index
+
+    def _load(self) -> Generator:
+        if self._generator is None:
+            found = checkpoint.load_latest(self.folder.checkpoints)
+            self.notes += [f"passed over a damaged checkpoint: {reason}" for reason in found.skipped]
+            self._meta = found.meta
+            self._generator = _generator_of(found)
+        return self._generator
+
+
+def train(
+    config: Mapping[str, Any] | str | Path | Config,
+    *,
+    outdir: str | Path | None = None,
+    report: Report | None = None,
+    data_progress: Progress | None = None,
+    registry: Registry | None = None,
+    started: Callable[[Session, RunFolder], None] | None = None,
+) -> Run:
+    """Train a run from scratch.
+
+    Args:
+        config: a mapping (nested, or of dotted keys), the path of a TOML file, or a resolved configuration::
+
+                gancore.train({"plugins": ["adaptivemix"], "train.steps": 500, "data.source": "./photos"})
+
+        outdir: the run folder; by default the next free one below ``runs/``.
+        report: called with a :class:`~gancore.training.Tick`.
+        data_progress: called with (done, total) while images are read.
+        registry: what is installed, if it is known already.
+        started: called with the session and its folder before the first step.
+    """
+    registry = registry or discover()
+    resolved = config if isinstance(config, Config) else resolve(registry, _layers(config))
+    session = assemble(resolved, registry, data_progress)
+    try:
+        folder = RunFolder.create(outdir or default_path("runs", run_label(resolved)))
+        folder.write_config(resolved.to_toml(versions=_versions(session)))
+        if started is not None:
+            started(session, folder)
+        fit(session, folder, report)
+    finally:
+        session.close()
+    return Run(folder)
+
+
+def load(path: str | Path) -> Run:
+    """An existing run.
+
+    Raises:
+        CheckpointError: there is no run in the folder.
+    """
+    return Run(RunFolder.open(path))
+
+
+def resume(
+    path: str | Path,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    allow_inexact: bool = False,
+    allow_drift: tuple[str, ...] = (),
+    drop_plugins: tuple[str, ...] = (),
+    report: Report | None = None,
+    data_progress: Progress | None = None,
+    registry: Registry | None = None,
+    started: Callable[[Session, RunFolder], None] | None = None,
+) -> Run:
+    """Continue a run from its newest whole checkpoint, bit-equal to a run that was never interrupted.
+
+    Args:
+        overrides: dotted keys to change, such as ``{"train.steps": 5000}``.
+        allow_inexact, allow_drift, drop_plugins: see :func:`gancore.training.restore`.
+
+    Raises:
+        CheckpointError: no whole checkpoint, or the run drifted. PluginError: a plugin is missing.
+    """
+    registry = registry or discover()
+    folder = RunFolder.open(path)
+    found = checkpoint.load_latest(folder.checkpoints)
+    config = resolve(registry, _resumed_layers(folder, drop_plugins, overrides or {}))
+    session = assemble(config, registry, data_progress)
+    try:
+        restore(
+            session, found, allow_inexact=allow_inexact, allow_drift=allow_drift, dropped=tuple(drop_plugins)
+        )
+        folder.truncate_metrics(int(found.meta["metrics_bytes"]))
+        if overrides or drop_plugins or allow_drift:
+            folder.write_config(config.to_toml(versions=_versions(session)))
+        if started is not None:
+            started(session, folder)
+        fit(session, folder, report)
+    finally:
+        session.close()
+    return Run(folder, [f"passed over a damaged checkpoint: {reason}" for reason in found.skipped])
+
+
+def run_label(config: Config) -> str:
+    """A short name for a run folder: data, network, plugins."""
+    source = Path(config.data.source.replace(":", "-")).name.removesuffix(".zip") or "data"
+    return "-".join([source, config.network_name, *config.plugins])
+
+
+def _layers(config: Mapping[str, Any] | str | Path) -> list[Layer]:
+    if isinstance(config, Mapping):
+        return [("given", flatten(config))]
+    return [load_file(config)]
+
+
+def _resumed_layers(folder: RunFolder, dropped: tuple[str, ...], overrides: Mapping[str, Any]) -> list[Layer]:
+    """The run's configuration with the origins it had, then the changes."""
+    document = tomllib.loads(folder.config.read_text(encoding="utf-8"))
+    origins = document.pop("origin", {})
+    document.pop("versions", None)
+    flat = flatten(document)
+    flat["plugins"] = [name for name in flat["plugins"] if name not in dropped]
+    flat = {k: v for k, v in flat.items() if not any(k.startswith(f"methods.{name}.") for name in dropped)}
+    by_origin: dict[str, dict[str, Any]] = {}
+    for key, value in flat.items():
+        by_origin.setdefault(origins.get(key, "file config.toml"), {})[key] = value
+    return [*by_origin.items(), ("command line", dict(overrides))]
+
+
+def _versions(session: Session) -> dict[str, Any]:
+    from gancore import __version__
+
+    return {"gancore": __version__, "torch": torch.__version__, "plugins": plugin_versions(session)}
+
+
+def _generator_of(found: checkpoint.Checkpoint) -> Generator:
+    """The averaged generator of a checkpoint, built from its own configuration; needs no data."""
+    flat = found.meta["config"]
+    registry = discover()
+    spec = registry.network(flat["network.name"])
+    prefix = "network."
+    options = {k[len(prefix) :]: v for k, v in flat.items() if k.startswith(prefix) and k != "network.name"}
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    data = found.meta["data"]
+    with torch.random.fork_rng(devices=[]):
+        generator, _ = spec.load()(
+            spec.options(**options), tuple(data["shape"]), len(data.get("classes") or [])
+        )
+    if flat["compute.precision"] == "float64":
+        generator.double()
+    problems = checkpoint.restore_module(generator, "ema.", found.tensors)
+    if problems:
+        raise CheckpointError(f"the generator does not fit its checkpoint: {'; '.join(problems[:20])}")
+    return generator.eval().requires_grad_(False)

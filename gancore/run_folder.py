@@ -1,0 +1,130 @@
+"""The files of a run: ``config.toml``, ``metrics.jsonl``, ``samples/``, ``checkpoints/``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gancore.checkpoint import write_atomic
+from gancore.errors import CheckpointError, ConfigError, RunFolderError
+
+
+class RunFolder:
+    """Paths and writers of one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.toml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.samples = self.path / "samples"
+        self.checkpoints = self.path / "checkpoints"
+
+    @classmethod
+    def create(cls, path: str | Path) -> RunFolder:
+        """A new run folder.
+
+        Raises:
+            ConfigError: it holds a run already, or something else; nothing is touched.
+            RunFolderError: it cannot be written.
+        """
+        folder = cls(path)
+        if folder.config.exists() or folder.checkpoints.exists():
+            raise ConfigError(
+                f"'{path}' already holds a run; choose another --outdir, or continue it with: gan resume {path}"
+            )
+        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+            raise ConfigError(f"'{path}' exists and is not an empty folder; choose another --outdir")
+        with _writing(folder.path):
+            folder.samples.mkdir(parents=True)
+            folder.checkpoints.mkdir()
+        return folder
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """An existing run folder.
+
+        Raises:
+            CheckpointError: there is no run in it.
+        """
+        folder = cls(path)
+        if not folder.config.is_file():
+            raise CheckpointError(f"'{path}' holds no run: '{folder.config}' is missing")
+        return folder
+
+    def write_config(self, text: str) -> None:
+        """Write ``config.toml``."""
+        write_atomic(self.config, text.encode())
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Add a line to ``metrics.jsonl``."""
+        with _writing(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def metrics_bytes(self) -> int:
+        """Size of ``metrics.jsonl``."""
+        return self.metrics.stat().st_size if self.metrics.exists() else 0
+
+    def truncate_metrics(self, size: int) -> None:
+        """Drop what was logged after a checkpoint."""
+        if self.metrics_bytes() > size:
+            with _writing(self.metrics):
+                os.truncate(self.metrics, size)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All whole lines of ``metrics.jsonl``."""
+        if not self.metrics.exists():
+            return []
+        lines = self.metrics.read_text(encoding="utf-8").splitlines()
+        rows = []
+        for line in lines:
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                continue  # a line that a kill cut short
+        return rows
+
+    def newest_sample(self) -> Path | None:
+        """The latest sample grid, if any."""
+        found = sorted(self.samples.glob("step-*.png"))
+        return found[-1] if found else None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second process from training in the same folder.
+
+        Raises:
+            ConfigError: another process is.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows: no advisory locks of this kind
+            yield
+            return
+        with _writing(self.path), open(self.path / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"another process is training in '{self.path}'; wait for it or stop it"
+                ) from None
+            yield
+
+
+def default_path(parent: str | Path, label: str) -> Path:
+    """The first free ``parent/NNN-label``."""
+    parent = Path(parent)
+    taken = {p.name.split("-")[0] for p in parent.iterdir()} if parent.is_dir() else set()
+    number = next(n for n in range(1, 1_000_000) if f"{n:03d}" not in taken)
+    return parent / f"{number:03d}-{label}"
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(f"cannot write '{path}': {error.strerror or error}") from None

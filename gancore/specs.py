@@ -1,0 +1,154 @@
+"""What a method says of itself without torch and without data: name, options, claims, needs and offers.
+
+The table of compatible pairs is the sum of these statements; the core names no method.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gancore.errors import PluginError
+from gancore.options import Options
+
+HOOK_API = (1, 0)
+"""Version of the hooks: another major is refused, a newer minor is refused with "upgrade gancore"."""
+
+OBJECTIVE = "objective"
+"""Claim of the method that owns the adversarial loss. Exactly one method of a run holds it."""
+
+SCORES = "scores"
+"""Claim of the method that replaces D's logits on the base views by scores of its own. At most one."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """A capability without which the method cannot run.
+
+    ``capability`` is offered by another method (``"margin"``), by the discriminator (``"tap:NAME"``,
+    ``"d:uncoupled"``) or by the data (``"data:image"``, ``"data:points"``, ``"labels"``); ``why`` completes
+    "METHOD needs CAPABILITY: …" and says how to get it.
+    """
+
+    capability: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Clash:
+    """A capability tag of *another* method that this one cannot work with; ``message`` gives the way out."""
+
+    tag: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claims:
+    """Everything a method claims for one set of options.
+
+    Args:
+        exclusive: what only one method of a run may hold (``"objective"``, ``"scores"``,
+            ``"penalty:interpolated"``, …), each with the way to give it up, as it is shown in a conflict.
+        tags: capability tags that others may clash with.
+        clashes: tags of others that this method refuses.
+        needs: capabilities that must be present.
+        offers: capabilities that others may need.
+    """
+
+    exclusive: Mapping[str, str] = field(default_factory=dict)
+    tags: frozenset[str] = frozenset()
+    clashes: tuple[Clash, ...] = ()
+    needs: tuple[Need, ...] = ()
+    offers: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSpec:
+    """A method as it is registered: readable without importing torch.
+
+    Args:
+        name: what the user writes after ``-p``; lower-case letters, digits and ``-``.
+        summary: one sentence.
+        target: ``"module:Class"`` of the :class:`~gancore.api.Method`, imported only when a run names it.
+        options: its options class.
+        claims: ``options -> Claims``; pure, no torch.
+        reference: the paper.
+        api: the hook API version it was written for.
+    """
+
+    name: str
+    summary: str
+    target: str
+    options: type[Options] = Options
+    claims: Callable[[Any], Claims] = lambda options: Claims()
+    reference: str = ""
+    api: tuple[int, int] = HOOK_API
+
+    def check_api(self) -> None:
+        """Raise :class:`PluginError` when this gancore cannot serve the version the method asks for."""
+        if self.api[0] != HOOK_API[0]:
+            raise PluginError(
+                f"plugin '{self.name}' was written for hook API {self.api[0]}.{self.api[1]}; this gancore has "
+                f"{HOOK_API[0]}.{HOOK_API[1]}: install a version of the plugin made for it"
+            )
+        if self.api[1] > HOOK_API[1]:
+            raise PluginError(
+                f"plugin '{self.name}' needs hook API {self.api[0]}.{self.api[1]}; this gancore has "
+                f"{HOOK_API[0]}.{HOOK_API[1]}: upgrade gancore"
+            )
+
+    def load(self) -> type[Any]:
+        """Import and return the method's class."""
+        module_name, _, attribute = self.target.partition(":")
+        try:
+            loaded: type[Any] = getattr(importlib.import_module(module_name), attribute)
+        except Exception as error:
+            raise PluginError(
+                f"plugin '{self.name}' cannot be loaded from '{self.target}': {type(error).__name__}: {error}"
+            ) from error
+        return loaded
+
+
+def check_claims(claims: Mapping[str, Claims], capabilities: frozenset[str] | None = None) -> None:
+    """Check that methods with these claims can share a run.
+
+    Args:
+        claims: by method name.
+        capabilities: what networks and data offer; None leaves needs of that kind unchecked, which is how
+            methods are compared before any data is known.
+
+    Raises:
+        PluginError: names both methods and the way out.
+    """
+    names = sorted(claims)
+    owners: dict[str, str] = {}
+    for name in names:
+        for claim, way_out in claims[name].exclusive.items():
+            if claim in owners:
+                other = owners[claim]
+                ways = " or ".join(dict.fromkeys((claims[other].exclusive[claim], way_out)))
+                raise PluginError(f"{claim} claimed by both '{other}' and '{name}'; keep one: {ways}")
+            owners[claim] = name
+    for name in names:
+        for clash in claims[name].clashes:
+            for other in names:
+                if other != name and clash.tag in claims[other].tags:
+                    raise PluginError(f"'{name}' and '{other}' cannot be mixed: {clash.message}")
+    offered = frozenset().union(*(claims[name].offers for name in names)) | (capabilities or frozenset())
+    for name in names:
+        for need in claims[name].needs:
+            known_later = capabilities is None and not is_method_capability(need.capability)
+            if need.capability not in offered and not known_later:
+                raise PluginError(f"'{name}' needs {need.capability}: {need.why}")
+
+
+def is_method_capability(capability: str) -> bool:
+    """Whether a capability comes from a method rather than from networks (``tap:``, ``d:``) or data."""
+    return not (capability.startswith(("tap:", "d:", "data:")) or capability == "labels")
+
+
+def owner_of(claim: str, claims: Mapping[str, Claims]) -> str | None:
+    """The method that holds an exclusive claim, or None."""
+    return next((name for name in sorted(claims) if claim in claims[name].exclusive), None)

@@ -1,0 +1,346 @@
+"""The training loop: phases as data, one backward each. It knows no method by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gancore.augment import AugmentChain
+from gancore.config import OptimizerOptions
+from gancore.data.loader import Loader
+from gancore.errors import DeviceError, GancoreError, PluginError
+from gancore.forward import Forward, ForwardOptions
+from gancore.method import LossTerms, Objective
+from gancore.networks.ema import ExponentialAverage, beta_for
+from gancore.networks.protocols import Discriminator, Generator
+from gancore.optimizers import NetworkOptimizer
+from gancore.plan import StepPlan
+from gancore.plugin_manager import HookCall, RunManager
+from gancore.program import Program
+from gancore.randomness import Rng
+from gancore.run_context import MethodModules
+from gancore.step import Step
+from gancore.telemetry import Telemetry
+
+CORE = "gancore"
+"""Stands for the core where a key or an error names a method."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerOptions:
+    """What the loop needs to know of the configuration."""
+
+    seed: int = 0
+    rank: int = 0
+    steps: int
+    batch: int
+    n_critic: int = 1
+    half_life_kimg: float = 10.0
+    ramp: float = 0.05
+    optimizers: dict[str, OptimizerOptions] = field(default_factory=dict)
+
+
+class Trainer:
+    """Trains one pair of networks.
+
+    Attributes:
+        step_index: G updates done. A run of k steps and one resumed at any step before k end bit-equal.
+        unreached: parameters, by network, that no term reaches; they left the optimiser.
+    """
+
+    def __init__(
+        self,
+        *,
+        generator: Generator,
+        discriminator: Discriminator,
+        manager: RunManager,
+        plan: StepPlan,
+        chain: AugmentChain,
+        modules: MethodModules,
+        loader: Loader,
+        device: torch.device,
+        options: TrainerOptions,
+        forward_options: ForwardOptions,
+    ) -> None:
+        self.generator = generator
+        self.discriminator = discriminator
+        self.manager = manager
+        self.plan = plan
+        self.chain = chain
+        self.modules = modules
+        self.loader = loader
+        self.device = device
+        self.options = options
+        self.forward = Forward(generator, discriminator, plan, chain, forward_options)
+        objective = manager.methods[plan.objective]
+        if not isinstance(objective, Objective):
+            raise PluginError(f"'{objective.name}' claims the objective but is not an Objective")
+        self.objective = objective
+        self.ema = ExponentialAverage(generator)
+        self.telemetry = Telemetry(device)
+        self.step_index = 0
+        self._progress = torch.zeros((), device=device)
+        self._weights: dict[str, Tensor] = {}
+        self._trained = {"d": self._named("d"), "g": self._named("g")}
+        self._frozen_by = {network: list(self._trained[other].values()) for network, other in ("dg", "gd")}
+        self._d_parameters = list(discriminator.parameters())
+        self.unreached = self._probe()
+        self.optimizers = {
+            network: NetworkOptimizer(
+                {n: p for n, p in named.items() if n not in self.unreached[network]},
+                options.optimizers.get(network, OptimizerOptions()),
+            )
+            for network, named in self._trained.items()
+        }
+
+    @property
+    def images_seen(self) -> int:
+        """Images per critic of D's stream consumed so far: the batch once a step."""
+        return self.step_index * self.options.batch
+
+    @property
+    def d_updates(self) -> int:
+        """Updates of D so far; ``every`` of a term of D counts these."""
+        return self.step_index * self.options.n_critic
+
+    # One step.
+
+    def train_step(self) -> None:
+        """n_critic updates of D, one of G, the average of G."""
+        self._progress.fill_(self.step_index / max(self.options.steps, 1))
+        for critic in range(self.options.n_critic):
+            self._update("d", critic)
+            self._update("d_reg", critic)
+        self._update("g", 0)
+        self._update("g_reg", 0)
+        self.step_index += 1
+        seen = self.images_seen
+        beta = beta_for(self.options.batch, seen, self.options.half_life_kimg, self.options.ramp)
+        self.ema.update(self.generator, beta)
+
+    def _update(self, phase: str, critic: int) -> None:
+        update = self.d_updates + critic if phase[0] == "d" else self.step_index
+        program = self.plan.program(phase, update)
+        if program is None:
+            return
+        network = program.network
+        optimizer = self.optimizers[network]
+        for parameter in self._frozen_by[network]:
+            parameter.requires_grad_(False)
+        try:
+            step = self._new_step(program, critic)
+            with _attributed(step):
+                total = self._loss(step)
+                optimizer.optimizer.zero_grad(set_to_none=True)
+                total.backward()  # type: ignore[no-untyped-call]
+            optimizer.fill_missing()
+            optimizer.step(self.plan.interval(phase))
+            self.telemetry.check_finite(total.detach())
+            self.telemetry.record(f"loss/{phase}", total.detach())
+            with torch.no_grad(), _attributed(step):
+                self._call(f"after_{network}_step", step)
+        finally:
+            for parameter in self._frozen_by[network]:
+                parameter.requires_grad_(True)
+        self.telemetry.commit()
+
+    def _new_step(self, program: Program, critic: int) -> Step:
+        phase, options = program.phase, self.options
+        return Step(
+            program=program,
+            plan=self.plan,
+            objective=self.objective,
+            canonical=self.plan.canonical,
+            key=(options.seed, options.rank, self.step_index, critic, phase),
+            index=self.step_index,
+            critic=critic,
+            images_seen=self.images_seen,
+            batch=options.batch,
+            device=self.device,
+            progress=self._progress,
+            log=self.telemetry.record,
+            d_parameters=self._d_parameters,
+        )
+
+    def _loss(self, step: Step) -> Tensor:
+        """Draws, forwards, loss hooks; the weighted sum of the phase's terms."""
+        program = step.program
+        reals = self._draw(step)
+        self.forward.begin_phase()
+        self.forward.run(step, program, reals)
+        if program.network == "d":
+            with torch.no_grad():
+                self._call("observe", step)
+        raw = self._collect_terms(step)
+        step.caller = CORE
+        total: Tensor | None = None
+        for term in program.terms:
+            value = raw[term.key]
+            self.telemetry.record(f"{term.key}.{program.network}", value.detach())
+            weighted = self._weighted(value, term.weight, term.every)
+            if weighted is not value:
+                self.telemetry.record(f"{term.key}.{program.network}.weighted", weighted.detach())
+            total = weighted if total is None else total + weighted
+        if total is None:
+            raise PluginError(f"phase '{program.phase}' has no active term")
+        for side in step.scored_sides():
+            self.telemetry.record(f"scores/{side}.{program.network}", step.scored(side).detach().mean())
+        return total
+
+    def _draw(self, step: Step) -> Tensor | None:
+        """Everything random or read from the data; eager, of fixed shapes."""
+        options, program = self.options, step.program
+        rng = Rng(options.seed, options.rank, step.index, step.critic, step.phase, CORE, device=self.device)
+        reals = None
+        if program.needs_reals or (program.network == "d" and self.loader.dataset.labels is not None):
+            if program.network == "d":
+                start = (self.d_updates + step.critic) * options.batch
+                reals, step.labels["real"] = self.loader.batch("d", start, options.batch)
+            else:
+                reals, step.labels["real"] = self.loader.batch("g", step.images_seen, options.batch)
+        latents = rng.normal(options.batch, self.generator.latent_dim)
+        step.latents = latents.to(self.forward.options.dtype)
+        if self.loader.dataset.labels is not None:
+            classes = self.loader.random_labels(rng.numpy, options.batch)
+            step.labels["fake"] = torch.from_numpy(classes).to(self.device)
+        self._call(f"before_{program.network}_step", step)
+        shape = (options.batch, *self.loader.dataset.shape)
+        for side in sorted(self.chain.sides):
+            step.augmentation[side] = self.chain.draw(step, side, shape)
+        return reals
+
+    def _weighted(self, value: Tensor, weight: Any, every: int) -> Tensor:
+        if callable(weight):
+            return value * (every * float(weight(self.step_index / max(self.options.steps, 1))))
+        factor = weight * every
+        return value if factor == 1.0 else value * factor
+
+    # Hooks.
+
+    def _call(self, hook: str, step: Step) -> None:
+        for call in self.manager.calls(hook):
+            step.caller, step.doing = call.method, hook
+            call.call(step=step)
+        step.caller = CORE
+
+    def _collect_terms(self, step: Step) -> dict[str, Tensor]:
+        program = step.program
+        expected = {term.key for term in program.terms}
+        owners = {term.method for term in program.terms}
+        raw: dict[str, Tensor] = {}
+        hook = f"{program.network}_loss"
+        for call in self.manager.calls(hook):
+            if call.method not in owners:
+                continue
+            step.caller, step.doing = call.method, hook
+            raw.update(_checked_terms(call, step, call.call(step=step), expected))
+        missing = sorted(expected - raw.keys())
+        if missing:
+            owner = missing[0].split("/")[0]
+            raise PluginError(
+                f"plugin '{owner}' returned no value for its active terms {missing} in hook '{hook}' "
+                f"(phase '{step.phase}', step {step.index})"
+            )
+        return raw
+
+    # Before the first step.
+
+    def _named(self, network: str) -> dict[str, Tensor]:
+        """Parameters that train with a network, by the name they are saved under."""
+        module: nn.Module = self.discriminator if network == "d" else self.generator
+        named: dict[str, Tensor] = dict(module.named_parameters())
+        for key in sorted(self.modules.modules):
+            if self.modules.trained_by[key] == network:
+                for name, parameter in self.modules.modules[key].named_parameters():
+                    named[f"methods.{key}.{name}"] = parameter
+        return named
+
+    def _probe(self) -> dict[str, frozenset[str]]:
+        """Run every phase once with all of its terms, undo it, and return the parameters nothing reaches.
+
+        An error in a plugin so shows before training, and a parameter that never gets a gradient is not left
+        to the optimiser's momentum or weight decay.
+        """
+        modules: Sequence[nn.Module] = (self.generator, self.discriminator, *self.modules.modules.values())
+        saved = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+        counters = {name: method.state_dict() for name, method in self.manager.methods.items()}
+        reached: dict[str, set[str]] = {"d": set(), "g": set()}
+        for phase in self.plan.phases:
+            program = self.plan.full_program(phase)
+            if program is None:
+                continue
+            named = self._trained[program.network]
+            for parameter in self._frozen_by[program.network]:
+                parameter.requires_grad_(False)
+            step = self._new_step(program, 0)
+            try:
+                with _attributed(step):
+                    gradients = torch.autograd.grad(self._loss(step), list(named.values()), allow_unused=True)
+            finally:
+                for parameter in self._frozen_by[program.network]:
+                    parameter.requires_grad_(True)
+            reached[program.network].update(
+                name for name, grad in zip(named, gradients, strict=True) if grad is not None
+            )
+        for buffer, value in saved:
+            buffer.copy_(value)
+        for name, state in counters.items():
+            if state:
+                self.manager.methods[name].load_state_dict(state)
+        self.telemetry = Telemetry(self.device)
+        return {
+            network: frozenset(self._trained[network].keys() - found) for network, found in reached.items()
+        }
+
+
+def _checked_terms(
+    call: HookCall, step: Step, returned: object, expected: Iterable[str]
+) -> dict[str, Tensor]:
+    where = f"plugin '{call.method}', hook '{call.hook}' (phase '{step.phase}', step {step.index})"
+    if returned is None:
+        return {}
+    if not isinstance(returned, LossTerms):
+        raise PluginError(
+            f"{where} returned {type(returned).__name__}; expected self.terms(name=value, …) or None"
+        )
+    terms = {}
+    for name, value in returned.items():
+        key = f"{call.method}/{name}"
+        if key not in expected:
+            raise PluginError(
+                f"{where} returned term '{name}', which it did not declare or which is not due; "
+                "declare it with plan.term and return it only when step.wants it"
+            )
+        if not isinstance(value, Tensor) or value.dim() != 0:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise PluginError(f"{where} returned term '{name}' as {shape}; expected a 0-d tensor")
+        terms[key] = value
+    return terms
+
+
+class _attributed:
+    """Turn an exception of a method into an error that names plugin, hook, phase and step."""
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        step = self._step
+        if isinstance(error, torch.OutOfMemoryError):
+            raise DeviceError(
+                f"out of memory in phase '{step.phase}', step {step.index}: lower --batch or --network widths, "
+                f"or set micro_batch_d ({str(error).splitlines()[0]})"
+            ) from error
+        if not isinstance(error, Exception) or isinstance(error, GancoreError) or step.caller in ("", CORE):
+            return
+        raise PluginError(
+            f"plugin '{step.caller}' raised in '{step.doing}' (phase '{step.phase}', step {step.index}): "
+            f"{type(error).__name__}: {error}"
+        ) from error

@@ -1,0 +1,374 @@
+"""Fit a session into a run folder: ticks, snapshots, evaluations, signals, resume."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gancore import checkpoint, pictures
+from gancore.assembly import Session, environment
+from gancore.config import drift
+from gancore.errors import CheckpointError, DivergedError, Interrupted, PluginError, Preempted
+from gancore.metrics import Samples, gather
+from gancore.networks.protocols import Generator
+from gancore.randomness import Rng
+from gancore.run_folder import RunFolder
+from gancore.trainer import CORE
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Progress, handed to the caller once a tick and once a snapshot."""
+
+    step: int
+    steps: int
+    images_seen: int
+    images_per_second: float
+    seconds_left: float
+    moments: Mapping[str, Mapping[str, float]]
+    snapshot: str | None = None
+
+
+Report = Callable[[Tick], None]
+
+
+def fit(session: Session, folder: RunFolder, report: Report | None = None) -> None:
+    """Train to the configured number of steps.
+
+    Raises:
+        DivergedError: a loss or weight is not finite; the last checkpoint is intact.
+        Interrupted, Preempted: a signal came; the run was saved and can be resumed.
+        RunFolderError: the folder cannot be written; earlier checkpoints are intact.
+    """
+    trainer, config = session.trainer, session.config
+    output, steps = config.output, config.train.steps
+    began, first = time.monotonic(), trainer.step_index
+    last_time, last_step = began, first
+    with folder.locked(), _signals() as caught:
+        if first == 0:
+            snapshot(session, folder)
+        while trainer.step_index < steps:
+            trainer.train_step()
+            step = trainer.step_index
+            done = step == steps
+            out_of_time = bool(output.max_hours) and time.monotonic() - began >= output.max_hours * 3600
+            stopping = caught.signal is not None or out_of_time
+            ticked = step % output.log_every == 0 or done
+            if ticked:
+                _check_finite(session, folder)
+                now = time.monotonic()
+                rate = (step - last_step) * config.train.batch / max(now - last_time, 1e-9)
+                last_time, last_step = now, step
+                moments = trainer.telemetry.flush()
+                folder.append_metrics(_row(session, moments, rate))
+                if report is not None:
+                    left = (steps - step) * (now - began) / max(step - first, 1)
+                    report(Tick(step, steps, trainer.images_seen, rate, left, moments))
+            if output.evaluate_every and step % output.evaluate_every == 0:
+                folder.append_metrics({"step": step, "metrics": evaluate(session)})
+            if step % output.snap == 0 or done or stopping:
+                _check_finite(session, folder)
+                picture = snapshot(session, folder)
+                if report is not None:
+                    report(Tick(step, steps, trainer.images_seen, 0.0, 0.0, {}, picture))
+                last_time, last_step = time.monotonic(), step
+            if stopping and not done:
+                _stop(folder, step, caught.signal)
+
+
+def snapshot(session: Session, folder: RunFolder) -> str:
+    """A checkpoint and a sample grid; returns the grid's path."""
+    trainer, config = session.trainer, session.config
+    tensors, meta = state(session)
+    bad = [name for name, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+    if bad:
+        raise _diverged(session, folder, f"'{bad[0]}' and {len(bad) - 1} more tensors are not finite")
+    picture = folder.samples / f"step-{trainer.step_index:08d}.png"
+    pictures.save_png(sample_sheet(session), picture)
+    meta["metrics_bytes"] = folder.metrics_bytes()
+    checkpoint.save(folder.checkpoints, trainer.step_index, tensors, meta)
+    checkpoint.prune(folder.checkpoints, config.output.keep, _best_step(session, folder))
+    return str(picture)
+
+
+def state(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Everything that a resume needs: tensors by name, and the sidecar's content."""
+    trainer = session.trainer
+    tensors: dict[str, Tensor] = {}
+    for prefix, module in _modules(session).items():
+        tensors.update({f"{prefix}{name}": value for name, value in module.state_dict().items()})
+    for network, optimizer in trainer.optimizers.items():
+        tensors.update({f"optimizer.{network}/{name}": value for name, value in optimizer.state().items()})
+    names, sums = trainer.telemetry.state()
+    tensors["telemetry.sums"] = sums
+    meta = {
+        "images_seen": trainer.images_seen,
+        "config": session.config.flat(),
+        "plugins": plugin_versions(session),
+        "environment": environment(session),
+        "data": session.dataset.describe(),
+        "methods": {name: method.state_dict() for name, method in sorted(session.manager.methods.items())},
+        "telemetry": names,
+    }
+    return tensors, meta
+
+
+def restore(
+    session: Session,
+    found: checkpoint.Checkpoint,
+    *,
+    allow_inexact: bool = False,
+    allow_drift: tuple[str, ...] = (),
+    dropped: tuple[str, ...] = (),
+) -> None:
+    """Load a checkpoint into a session, or refuse with everything that differs.
+
+    Args:
+        allow_inexact: continue on another machine, version or thread count; no longer bit-equal.
+        allow_drift: configuration keys that may differ. dropped: methods left out on purpose.
+
+    Raises:
+        CheckpointError: drift or another environment, each named with its two values.
+    """
+    _refuse_drift(session, found, allow_drift, dropped)
+    _refuse_inexact(session, found, allow_inexact)
+    problems: list[str] = []
+    for prefix, module in _modules(session).items():
+        problems += checkpoint.restore_module(module, prefix, found.tensors)
+    if problems:
+        raise CheckpointError(f"checkpoint step {found.step} does not fit: " + "; ".join(problems[:20]))
+    trainer = session.trainer
+    for network, optimizer in trainer.optimizers.items():
+        prefix = f"optimizer.{network}/"
+        optimizer.load_state({n[len(prefix) :]: t for n, t in found.tensors.items() if n.startswith(prefix)})
+    trainer.telemetry.load_state(found.meta["telemetry"], found.tensors["telemetry.sums"])
+    for name, saved in found.meta["methods"].items():
+        if saved and name not in dropped:
+            session.manager.methods[name].load_state_dict(saved)
+    trainer.step_index = found.step
+
+
+def evaluate(session: Session) -> dict[str, float]:
+    """The metrics of all ``evaluate`` hooks for the averaged generator as it is now."""
+    trainer = session.trainer
+    generator = trainer.ema.model
+    assert isinstance(generator, Generator)
+    samples = Samples(
+        lambda count, seed: generate(generator, count, seed, session.device),
+        session.dataset,
+        trainer.step_index,
+        trainer.images_seen,
+    )
+    results = {}
+    for call in session.manager.calls("evaluate"):
+        try:
+            results[call.method] = call.call(run=session.contexts[call.method], samples=samples)
+        except Exception as error:
+            raise PluginError(
+                f"plugin '{call.method}' raised in hook 'evaluate' (step {trainer.step_index}): "
+                f"{type(error).__name__}: {error}"
+            ) from error
+    return gather(results)
+
+
+@torch.no_grad()
+def generate(
+    generator: Generator,
+    count: int,
+    seed: int,
+    device: torch.device,
+    labels: list[int] | None = None,
+    truncation: float = 1.0,
+    batch: int = 64,
+) -> Tensor:
+    """Samples of a generator in evaluation mode; each depends on the seed and its index alone.
+
+    Args:
+        labels: one class an image; None takes the classes in turn when the generator is conditional.
+        truncation: factor on the latents; below 1 trades variety for typicality.
+
+    Returns:
+        (count, C, H, W) in [-1, 1], or points (count, 2), on the CPU.
+    """
+    dtype = next(generator.parameters()).dtype
+    latents = Rng("samples", seed, device="cpu").normal(count, generator.latent_dim) * truncation
+    classes = None
+    if generator.num_classes:
+        chosen = labels if labels is not None else [i % generator.num_classes for i in range(count)]
+        classes = torch.tensor(chosen, dtype=torch.int64, device=device)
+    latents = latents.to(device=device, dtype=dtype)
+    parts = [
+        generator(latents[i : i + batch], None if classes is None else classes[i : i + batch]).float().cpu()
+        for i in range(0, count, batch)
+    ]
+    return torch.cat(parts)
+
+
+def sample_sheet(session: Session) -> Any:
+    """The sample grid of a run: fixed latents, so that sheets of one run can be compared."""
+    generator = session.trainer.ema.model
+    assert isinstance(generator, Generator)
+    seed, count = session.config.train.seed, session.config.output.grid
+    if session.dataset.kind == "points":
+        points = generate(generator, 2000, seed, session.device)
+        reference = session.dataset.read(torch.arange(min(2000, len(session.dataset))).numpy())
+        return pictures.scatter(points, reference)
+    if generator.num_classes:
+        labels, columns = pictures.class_rows(generator.num_classes, count)
+        return pictures.grid(generate(generator, len(labels), seed, session.device, labels), columns)
+    return pictures.grid(generate(generator, count, seed, session.device))
+
+
+def plugin_versions(session: Session) -> dict[str, dict[str, str]]:
+    """Distribution and version of each method of the run and of its networks."""
+    names = [*session.config.methods, session.config.network_name]
+    origins = {name: session.registry.origins[name] for name in names}
+    return {
+        name: {"distribution": o.distribution, "version": o.version} for name, o in sorted(origins.items())
+    }
+
+
+# Parts.
+
+
+def _modules(session: Session) -> dict[str, torch.nn.Module]:
+    trainer = session.trainer
+    modules: dict[str, torch.nn.Module] = {
+        "g.": trainer.generator,
+        "d.": trainer.discriminator,
+        "ema.": trainer.ema.model,
+    }
+    modules.update({f"methods.{key}.": module for key, module in trainer.modules.modules.items()})
+    return modules
+
+
+def _row(session: Session, moments: Mapping[str, Mapping[str, float]], rate: float) -> dict[str, Any]:
+    trainer = session.trainer
+    return {
+        "step": trainer.step_index,
+        "images_seen": trainer.images_seen,
+        "images_per_second": round(rate, 2),
+        **{name: _short(moment["mean"]) for name, moment in moments.items()},
+        "std": {name: _short(moment["std"]) for name, moment in moments.items()},
+    }
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.7g}")
+
+
+def _check_finite(session: Session, folder: RunFolder) -> None:
+    if session.trainer.telemetry.is_finite():
+        return
+    moments = session.trainer.telemetry.flush()
+    bad = [name for name, moment in moments.items() if not math.isfinite(moment["mean"])]
+    raise _diverged(session, folder, f"not finite: {', '.join(bad[:8]) or 'a loss'}")
+
+
+def _diverged(session: Session, folder: RunFolder, what: str) -> DivergedError:
+    saved = checkpoint.steps(folder.checkpoints)
+    last = f"step {saved[-1]}" if saved else "none"
+    step = session.trainer.step_index
+    folder.append_metrics({"step": step, "event": "diverged", "what": what})
+    return DivergedError(
+        f"diverged by step {step}: {what}; the last good checkpoint is intact ({last}). "
+        "Lower the learning rates, clip gradients (-o optimizer.d.clip_norm=1) or check the methods' weights"
+    )
+
+
+def _best_step(session: Session, folder: RunFolder) -> int | None:
+    metric = session.config.output.keep_best
+    if not metric:
+        return None
+    saved = set(checkpoint.steps(folder.checkpoints))
+    rows = [
+        (row["metrics"][metric], row["step"])
+        for row in folder.read_metrics()
+        if metric in row.get("metrics", {}) and row["step"] in saved
+    ]
+    return min(rows)[1] if rows else None
+
+
+def _stop(folder: RunFolder, step: int, received: int | None) -> None:
+    how = f"saved at step {step}; continue with: gan resume {folder.path}"
+    if received == signal.SIGTERM:
+        raise Preempted(f"terminated, {how}")
+    if received is not None:
+        raise Interrupted(f"interrupted, {how}")
+    raise Preempted(f"output.max_hours reached, {how}")
+
+
+def _refuse_drift(
+    session: Session, found: checkpoint.Checkpoint, allowed: tuple[str, ...], dropped: tuple[str, ...]
+) -> None:
+    before, now = dict(found.meta["config"]), session.config.flat()
+    for name in dropped:
+        before = {key: value for key, value in before.items() if not key.startswith(f"methods.{name}.")}
+        before["plugins"] = [plugin for plugin in before["plugins"] if plugin != name]
+    changed = [key for key in drift(before, now) if key not in allowed]
+    lines = [f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in changed]
+    if session.config.train.steps < found.step:
+        lines.append(
+            f"train.steps: {session.config.train.steps} lies before the checkpoint's step {found.step}"
+        )
+    digest = session.dataset.digest
+    if found.meta["data"]["digest"] != digest and "data" not in allowed:
+        lines.append("data: the set's content or preparation changed (its digest differs)")
+    versions = plugin_versions(session)
+    for name, version in found.meta["plugins"].items():
+        if name not in dropped and name in versions and versions[name] != version and name not in allowed:
+            lines.append(f"{name}: version {version['version']} -> {versions[name]['version']}")
+    if lines:
+        keys = " ".join(f"--allow-drift {line.split(':')[0]}" for line in lines)
+        raise CheckpointError(
+            f"the run drifted from its checkpoint at step {found.step}: {'; '.join(lines)}. "
+            f"Undo the change, or accept it with: {keys}"
+        )
+
+
+def _refuse_inexact(session: Session, found: checkpoint.Checkpoint, allowed: bool) -> None:
+    before, now = found.meta["environment"], environment(session)
+    lines = [f"{key}: {before.get(key)} -> {now[key]}" for key in sorted(now) if before.get(key) != now[key]]
+    if lines and not allowed:
+        raise CheckpointError(
+            f"resuming here would not be bit-equal ({'; '.join(lines)}); restore these, or go on with "
+            "--allow-inexact"
+        )
+
+
+class _Caught:
+    signal: int | None = None
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[_Caught]:
+    """Note SIGINT and SIGTERM instead of dying; a second SIGINT stops at once."""
+    caught = _Caught()
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if caught.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.signal = number
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+__all__ = ["CORE", "Tick", "evaluate", "fit", "generate", "restore", "sample_sheet", "snapshot", "state"]

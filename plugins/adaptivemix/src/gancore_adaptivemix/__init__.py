@@ -1,0 +1,44 @@
+"""AdaptiveMix for gancore. Importing this package does not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gancore.api import SCORES, Claims, MethodSpec, Need, hookimpl
+from gancore_adaptivemix.options import AdaptiveMixOptions
+
+
+def claims(options: AdaptiveMixOptions) -> Claims:
+    """What AdaptiveMix claims: nothing exclusive unless the adversarial loss is taken on mixed samples."""
+    needs = [
+        Need(f"tap:{options.tap}", "it shrinks features of D there; set adaptivemix.tap to a tap that D has")
+    ]
+    if options.adv_on == "clean":
+        return Claims(needs=tuple(needs))
+    needs.append(
+        Need(
+            "scalar-logit",
+            "adv_on = mixed sums logits of mixed samples; name an objective of logits, or set "
+            "adaptivemix.adv_on = clean",
+        )
+    )
+    return Claims(
+        exclusive={SCORES: "set adaptivemix.adv_on = clean"},
+        tags=frozenset({"mixes-scores"}),
+        needs=tuple(needs),
+    )
+
+
+SPEC = MethodSpec(
+    name="adaptivemix",
+    summary="Pull D's features of mixed samples towards mixed features.",
+    target="gancore_adaptivemix.method:AdaptiveMix",
+    options=AdaptiveMixOptions,
+    claims=claims,
+    reference="Liu et al., CVPR 2023, AdaptiveMix: Improving GAN Training via Feature Space Shrinkage",
+)
+
+
+@hookimpl
+def register_methods(register: Callable[[MethodSpec], None]) -> None:
+    register(SPEC)
