@@ -21,7 +21,7 @@ from gancore.method import Objective
 from gancore.networks.protocols import Discriminator, Generator
 from gancore.networks.spec import NetworkSpec
 from gancore.plan import StepPlan
-from gancore.plugin_manager import Registry, RunManager, build_methods
+from gancore.plugin_manager import HookCall, Registry, RunManager, build_methods
 from gancore.randomness import key_to_seed
 from gancore.run_context import MethodModules, RunContext
 from gancore.trainer import Trainer, TrainerOptions
@@ -79,7 +79,7 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
             dataset.shape,
             num_classes,
         )
-        _guarded(call.method, "declare", lambda call=call, plan=declaration: call.call(plan=plan))
+        _guarded(call, plan=declaration)
     modules = MethodModules()
     contexts = {
         name: RunContext(
@@ -102,7 +102,7 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
     for call in manager.calls("setup"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key_to_seed(config.train.seed, "setup", call.method))
-            _guarded(call.method, "setup", lambda call=call: call.call(run=contexts[call.method]))
+            _guarded(call, run=contexts[call.method])
     chain = _build_chain(manager, contexts)
     objective = next((m for m in manager.methods.values() if "objective" in claims[m.name].exclusive), None)
     plan = StepPlan(
@@ -209,7 +209,7 @@ def environment(session: Session) -> dict[str, Any]:
 def _build_chain(manager: RunManager, contexts: dict[str, RunContext]) -> AugmentChain:
     links = []
     for call in manager.in_given_order("augment"):
-        link = _guarded(call.method, "augment", lambda call=call: call.call(run=contexts[call.method]))
+        link = _guarded(call, run=contexts[call.method])
         if link is None:
             continue
         if not isinstance(link, Augment):
@@ -225,14 +225,15 @@ def _build_chain(manager: RunManager, contexts: dict[str, RunContext]) -> Augmen
     return AugmentChain(links)
 
 
-def _guarded(method: str, hook: str, call: Callable[[], Any]) -> Any:
+def _guarded(call: HookCall, **arguments: Any) -> Any:
     try:
-        return call()
+        return call.call(**arguments)
     except GancoreError:
         raise
     except Exception as error:
         raise PluginError(
-            f"plugin '{method}' raised in hook '{hook}' (before training): {type(error).__name__}: {error}"
+            f"plugin '{call.method}' raised in hook '{call.hook}' (before training): "
+            f"{type(error).__name__}: {error}"
         ) from error
 
 

@@ -116,9 +116,7 @@ def load(folder: Path, step: int) -> Checkpoint:
         raise CheckpointError(f"'{file.name}' cannot be read: {error.strerror}") from None
     expected = int(meta["tensors"]["bytes"])
     if len(payload) != expected:
-        raise CheckpointError(
-            f"'{file.name}' holds {len(payload)} bytes, expected {expected}: it was cut short"
-        )
+        raise CheckpointError(f"'{file.name}' holds {len(payload)} bytes, expected {expected}: it was cut short")
     if hashlib.sha256(payload).hexdigest() != meta["tensors"]["sha256"]:
         raise CheckpointError(f"'{file.name}' was changed: its checksum does not match")
     try:

@@ -314,9 +314,7 @@ def _full_key(key: str, plugins: list[str], registry: Registry) -> str:
     if first in ("network", "methods") and rest:
         if first == "methods" and rest.split(".")[0] not in plugins:
             name = rest.split(".")[0]
-            raise ConfigError(
-                f"'{key}' sets an option of '{name}', which the run does not name: add -p {name}"
-            )
+            raise ConfigError(f"'{key}' sets an option of '{name}', which the run does not name: add -p {name}")
         return key
     for section in SECTIONS:
         if key.startswith(f"{section}."):
@@ -389,9 +387,7 @@ def _preset_layers(preset: str) -> list[Layer]:
     if not preset:
         return []
     if preset not in PRESETS:
-        raise ConfigError(
-            f"unknown preset '{preset}'{nearest(preset, PRESETS)}; presets: {', '.join(PRESETS)}"
-        )
+        raise ConfigError(f"unknown preset '{preset}'{nearest(preset, PRESETS)}; presets: {', '.join(PRESETS)}")
     return [(f"preset {preset}", PRESETS[preset])]
 
 
@@ -401,8 +397,7 @@ def drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
         key
         for key in keys
-        if before.get(key) != now.get(key)
-        and not any(key == free or key.startswith(free) for free in FREE_KEYS)
+        if before.get(key) != now.get(key) and not any(key == free or key.startswith(free) for free in FREE_KEYS)
     ]
 
 

@@ -183,9 +183,7 @@ class Declaration:
         """
         if every < 1:
             raise PluginError(f"'{self._method}' declares term '{name}' with every = {every}; expected >= 1")
-        if any(
-            t.method == self._method and t.name == name and t.network == network for t in self._into.terms
-        ):
+        if any(t.method == self._method and t.name == name and t.network == network for t in self._into.terms):
             raise PluginError(f"'{self._method}' declares term '{name}' of network '{network}' twice")
         total: float | Callable[[float], float]
         if callable(weight):

@@ -173,9 +173,7 @@ class Forward:
                 merged = None if labels is None else labels.repeat(len(sets))
                 images = self._run_generator(torch.cat(sets), merged).chunk(len(sets))
             else:
-                images = tuple(
-                    self._generate_one(name, z, labels) for name, z in zip(names, sets, strict=True)
-                )
+                images = tuple(self._generate_one(name, z, labels) for name, z in zip(names, sets, strict=True))
         return {name: self._widen(image) for name, image in zip(names, images, strict=True)}
 
     def _generate_one(self, name: str, latents: Tensor, labels: Tensor | None) -> Tensor:
@@ -191,11 +189,10 @@ class Forward:
 
     def _discriminate(self, step: Step, group: Group, inputs: list[Tensor]) -> None:
         labels = [self._labels(step, view, len(rows)) for view, rows in zip(group.views, inputs, strict=True)]
-        with self._mode(group.key.train), torch.set_grad_enabled(group.key.grad):
-            with self._autocast(group.key.precision):
-                for views, outputs in self._calls(group, inputs, labels):
-                    for view, output in zip(views, outputs, strict=True):
-                        step.d.values_by_view[view] = output
+        precision = self._autocast(group.key.precision)
+        with self._mode(group.key.train), torch.set_grad_enabled(group.key.grad), precision:
+            for views, outputs in self._calls(group, inputs, labels):
+                step.d.values_by_view.update(zip(views, outputs, strict=True))
 
     def _calls(
         self, group: Group, inputs: list[Tensor], labels: list[Tensor | None]

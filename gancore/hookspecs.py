@@ -86,7 +86,7 @@ class RunHooks:
         """
 
     @hookspec
-    def augment(self, run: RunContext) -> Augment | None:  # type: ignore[empty-body]
+    def augment(self, run: RunContext) -> Augment | None:
         """Return a link of the augmentation chain, or None when it would change nothing.
 
         Fires once, after ``setup``. The chain follows the order of ``-p``: order is meaning here.
@@ -104,7 +104,7 @@ class RunHooks:
         """
 
     @hookspec
-    def d_loss(self, step: Step) -> LossTerms | None:  # type: ignore[empty-body]
+    def d_loss(self, step: Step) -> LossTerms | None:
         """Return ``self.terms(name=0-d tensor, …)`` for each declared term that ``step.wants``.
 
         Never calls D, G or ``backward``. The core multiplies by the weight, by ``every`` for a lazy term, and
@@ -123,7 +123,7 @@ class RunHooks:
         """As ``before_d_step``, for ``"g"`` and ``"g_reg"``."""
 
     @hookspec
-    def g_loss(self, step: Step) -> LossTerms | None:  # type: ignore[empty-body]
+    def g_loss(self, step: Step) -> LossTerms | None:
         """As ``d_loss``, for the phases of G: D and the modules that train with it are frozen."""
 
     @hookspec

@@ -42,9 +42,7 @@ def gather(results: Mapping[str, Mapping[str, float] | None]) -> dict[str, float
             if name in owners:
                 raise PluginError(f"metric '{name}' returned by both '{owners[name]}' and '{method}'")
             if not isinstance(value, int | float) or not math.isfinite(value):
-                raise PluginError(
-                    f"plugin '{method}' returned metric '{name}' = {value!r}; expected a number"
-                )
+                raise PluginError(f"plugin '{method}' returned metric '{name}' = {value!r}; expected a number")
             owners[name] = method
             table[name] = float(value)
     return table

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -138,14 +139,15 @@ def check_value(value: Any, hint: Any, field: dataclasses.Field[Any], *, key: st
 def _check_range(number: float, limits: Mapping[str, Any], key: str) -> None:
     if not math.isfinite(number):
         raise ConfigError(f"{key} = {number}: expected a finite number")
-    for name, symbol, holds in (
-        ("minimum", ">=", lambda bound: number >= bound),
-        ("maximum", "<=", lambda bound: number <= bound),
-        ("above", ">", lambda bound: number > bound),
-        ("below", "<", lambda bound: number < bound),
-    ):
+    comparisons = (
+        ("minimum", ">=", operator.ge),
+        ("maximum", "<=", operator.le),
+        ("above", ">", operator.gt),
+        ("below", "<", operator.lt),
+    )
+    for name, symbol, holds in comparisons:
         bound = limits.get(name)
-        if bound is not None and not holds(bound):
+        if bound is not None and not holds(number, bound):
             raise ConfigError(f"{key} = {number}: expected a value {symbol} {bound}")
 
 
@@ -154,7 +156,8 @@ def describe_options(cls: type) -> list[dict[str, Any]]:
     hints = typing.get_type_hints(cls)
     rows = []
     for name, field in option_fields(cls).items():
-        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+        factory = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
         rows.append(
             {
                 "name": name,

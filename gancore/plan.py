@@ -133,9 +133,7 @@ class StepPlan:
             "objective": self.objective,
             "scores": owner_of(SCORES, self.claims) or "logits",
             "claims": {
-                name: sorted(claims.exclusive)
-                for name, claims in sorted(self.claims.items())
-                if claims.exclusive
+                name: sorted(claims.exclusive) for name, claims in sorted(self.claims.items()) if claims.exclusive
             },
             "phases": phases,
         }
@@ -156,9 +154,7 @@ def _describe_program(program: Program) -> dict[str, Any]:
 
     return {
         "phase": program.phase,
-        "images": [
-            {"name": node.name, "kind": node.kind, "from": list(node.sources)} for node in program.images
-        ],
+        "images": [{"name": node.name, "kind": node.kind, "from": list(node.sources)} for node in program.images],
         "groups": [group(entry, "images") for entry in program.groups]
         + [group(entry, entry.key.tap or "") for entry in program.feature_groups],
         "rows": program.rows(),

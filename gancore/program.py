@@ -121,9 +121,7 @@ class Compiler:
             network=network,
             terms=terms,
             images=nodes,
-            latents=tuple(
-                n.name for n in nodes if n.kind == "generated" and n.name in self.declarations.latents
-            ),
+            latents=tuple(n.name for n in nodes if n.kind == "generated" and n.name in self.declarations.latents),
             groups=groups,
             feature_groups=feature_groups,
             readable={m: {v: frozenset(o) for v, o in reads.items()} for m, reads in readable.items()},
@@ -224,9 +222,7 @@ class Compiler:
 
         def visit(name: str, path: tuple[str, ...]) -> None:
             if name in path:
-                raise PluginError(
-                    f"views are built from each other in a circle: {' -> '.join((*path, name))}"
-                )
+                raise PluginError(f"views are built from each other in a circle: {' -> '.join((*path, name))}")
             if name not in ordered:
                 for source in sorted(self._sources(name)):
                     visit(source, (*path, name))

@@ -91,9 +91,7 @@ class Run:
         """The index of a class given by index or name."""
         count = self.num_classes
         if not count:
-            raise ConfigError(
-                f"class {label!r} was asked for, but the run is unconditional (train with --cond)"
-            )
+            raise ConfigError(f"class {label!r} was asked for, but the run is unconditional (train with --cond)")
         if isinstance(label, str) and label in self.class_names:
             return self.class_names.index(label)
         try:
@@ -185,9 +183,7 @@ def resume(
     config = resolve(registry, _resumed_layers(folder, drop_plugins, overrides or {}))
     session = assemble(config, registry, data_progress)
     try:
-        restore(
-            session, found, allow_inexact=allow_inexact, allow_drift=allow_drift, dropped=tuple(drop_plugins)
-        )
+        restore(session, found, allow_inexact=allow_inexact, allow_drift=allow_drift, dropped=tuple(drop_plugins))
         folder.truncate_metrics(int(found.meta["metrics_bytes"]))
         if overrides or drop_plugins or allow_drift:
             folder.write_config(config.to_toml(versions=_versions(session)))
@@ -241,9 +237,7 @@ def _generator_of(found: checkpoint.Checkpoint) -> Generator:
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     data = found.meta["data"]
     with torch.random.fork_rng(devices=[]):
-        generator, _ = spec.load()(
-            spec.options(**options), tuple(data["shape"]), len(data.get("classes") or [])
-        )
+        generator, _ = spec.load()(spec.options(**options), tuple(data["shape"]), len(data.get("classes") or []))
     if flat["compute.precision"] == "float64":
         generator.double()
     problems = checkpoint.restore_module(generator, "ema.", found.tensors)

@@ -292,14 +292,10 @@ class Trainer:
             if state:
                 self.manager.methods[name].load_state_dict(state)
         self.telemetry = Telemetry(self.device)
-        return {
-            network: frozenset(self._trained[network].keys() - found) for network, found in reached.items()
-        }
+        return {network: frozenset(self._trained[network].keys() - found) for network, found in reached.items()}
 
 
-def _checked_terms(
-    call: HookCall, step: Step, returned: object, expected: Iterable[str]
-) -> dict[str, Tensor]:
+def _checked_terms(call: HookCall, step: Step, returned: object, expected: Iterable[str]) -> dict[str, Tensor]:
     where = f"plugin '{call.method}', hook '{call.hook}' (phase '{step.phase}', step {step.index})"
     if returned is None:
         return {}

@@ -233,9 +233,7 @@ def plugin_versions(session: Session) -> dict[str, dict[str, str]]:
     """Distribution and version of each method of the run and of its networks."""
     names = [*session.config.methods, session.config.network_name]
     origins = {name: session.registry.origins[name] for name in names}
-    return {
-        name: {"distribution": o.distribution, "version": o.version} for name, o in sorted(origins.items())
-    }
+    return {name: {"distribution": o.distribution, "version": o.version} for name, o in sorted(origins.items())}
 
 
 # Parts.
@@ -318,9 +316,7 @@ def _refuse_drift(
     changed = [key for key in drift(before, now) if key not in allowed]
     lines = [f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in changed]
     if session.config.train.steps < found.step:
-        lines.append(
-            f"train.steps: {session.config.train.steps} lies before the checkpoint's step {found.step}"
-        )
+        lines.append(f"train.steps: {session.config.train.steps} lies before the checkpoint's step {found.step}")
     digest = session.dataset.digest
     if found.meta["data"]["digest"] != digest and "data" not in allowed:
         lines.append("data: the set's content or preparation changed (its digest differs)")

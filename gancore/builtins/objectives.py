@@ -5,6 +5,8 @@ In every function ``real`` and ``fake`` are the scores (B,) of reals and fakes; 
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -73,7 +75,7 @@ def relativistic_g(real: Tensor, fake: Tensor, *, form: str = "paired", loss: st
 class _ScoreObjective(Objective):
     """An objective of scores alone: one term ``adv`` in each network's loss."""
 
-    g_sides = ("fake",)
+    g_sides: ClassVar[tuple[str, ...]] = ("fake",)
 
     @hookimpl
     def declare(self, plan: Declaration) -> None:
@@ -145,8 +147,8 @@ class LeastSquares(_ScoreObjective):
         if logits is None:
             return None
         chosen = self.options
-        middle = (chosen.real_target + chosen.fake_target) / 2
-        return (logits - middle) * (1.0 if chosen.real_target > chosen.fake_target else -1.0)
+        middle: float = (chosen.real_target + chosen.fake_target) / 2
+        return logits - middle if chosen.real_target > chosen.fake_target else middle - logits
 
 
 class Wasserstein(_ScoreObjective):
@@ -172,9 +174,7 @@ class Relativistic(_ScoreObjective):
     """``-p relativistic``. G's loss needs real logits."""
 
     g_sides = ("real", "fake")
-    margin_reads = {  # noqa: RUF012
-        side: {"real": ("logits",), "fake": ("logits",)} for side in ("real", "fake")
-    }
+    margin_reads: ClassVar[Any] = {side: {"real": ("logits",), "fake": ("logits",)} for side in ("real", "fake")}
 
     def loss_d(self, real: Tensor, fake: Tensor) -> Tensor:
         return relativistic_d(real, fake, form=self.options.form, loss=self.options.loss)

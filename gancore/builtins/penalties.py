@@ -22,9 +22,7 @@ def zero_centred(gradient: Tensor, gamma: float) -> Tensor:
     return gamma / 2 * gradient.flatten(1).square().sum(1).mean()
 
 
-def gradient_norm(
-    gradient: Tensor, *, target: float = 1.0, one_sided: bool = False, eps: float = 0.0
-) -> Tensor:
+def gradient_norm(gradient: Tensor, *, target: float = 1.0, one_sided: bool = False, eps: float = 0.0) -> Tensor:
     """E (||grad|| - target)^2, or E relu(||grad|| - target)^2; the norm is sqrt(||grad||^2 + eps).
 
     Args:

@@ -35,9 +35,7 @@ class DataOptions:
     bad_files: Literal["stop", "skip", "quarantine"] = option(
         "stop", help="Unreadable images: stop, leave them out, or move them to the folder FOLDER-quarantine."
     )
-    fraction: float = option(
-        1.0, help="Use this first part of every class, in file order.", above=0, maximum=1
-    )
+    fraction: float = option(1.0, help="Use this first part of every class, in file order.", above=0, maximum=1)
     memory_gib: float = option(
         4.0,
         help="Sets up to this decoded size (GiB) stay in memory; larger ones are read on demand.",

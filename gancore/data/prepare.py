@@ -83,9 +83,7 @@ class _Tally:
         total = len(self.sides)
         notes = []
         if self.resized:
-            small, large = (
-                f"{pair[0]}x{pair[1]}" for pair in (self.smallest or (0, 0), self.largest or (0, 0))
-            )
+            small, large = (f"{pair[0]}x{pair[1]}" for pair in (self.smallest or (0, 0), self.largest or (0, 0)))
             sizes = small if small == large else f"{small} to {large}"
             target = f"{preparation.size}x{preparation.size} ({RESIZE_FILTER}, {preparation.fit})"
             notes.append(f"{self.resized:,} of {total:,} images resized to {target}; sizes found: {sizes}")
@@ -170,9 +168,7 @@ def _prepare(source: ImageSource, options: DataOptions, progress: Progress | Non
     )
 
 
-def _settle(
-    source: ImageSource, options: DataOptions, groups: np.ndarray, progress: Progress | None
-) -> _Pass:
+def _settle(source: ImageSource, options: DataOptions, groups: np.ndarray, progress: Progress | None) -> _Pass:
     """Decode until the choice of files and the preparation agree with what was found: mostly once."""
     candidates = np.arange(len(source.files))
     bad: dict[int, str] = {}
@@ -218,9 +214,7 @@ def _decode_all(source: ImageSource, result: _Pass, progress: Progress | None) -
     chunks = [chosen[start : start + size] for start in range(0, len(chosen), size)]
     good = done = 0
     reported = time.monotonic()
-    for part, outcomes in _in_order(
-        lambda part: _decode_some(source, part, preparation), chunks, result.threads
-    ):
+    for part, outcomes in _in_order(lambda part: _decode_some(source, part, preparation), chunks, result.threads):
         for position, outcome in zip(part, outcomes, strict=True):
             if isinstance(outcome, str):
                 result.bad[int(position)] = outcome

@@ -71,8 +71,6 @@ class MLPDiscriminator(Discriminator):
         return logits
 
 
-def build(
-    options: MLPOptions, shape: tuple[int, ...], num_classes: int
-) -> tuple[MLPGenerator, MLPDiscriminator]:
+def build(options: MLPOptions, shape: tuple[int, ...], num_classes: int) -> tuple[MLPGenerator, MLPDiscriminator]:
     """G and D for points of ``shape`` ``(D,)``; ``num_classes`` 0 for unconditional ones."""
     return MLPGenerator(options, shape, num_classes), MLPDiscriminator(options, shape, num_classes)

@@ -16,9 +16,7 @@ class DCGANOptions:
     g_width: int = option(64, help="Channels of G at half the image size; doubles per halving.", minimum=1)
     d_width: int = option(64, help="Channels of D at half the image size; doubles per halving.", minimum=1)
     max_width: int = option(512, help="Upper bound on the channels of any layer.", minimum=1)
-    label_width: int = option(
-        64, help="Length of the class embedding next to z; conditional only.", minimum=1
-    )
+    label_width: int = option(64, help="Length of the class embedding next to z; conditional only.", minimum=1)
     d_norm: Literal["spectral", "batch", "instance", "none"] = option(
         "spectral",
         help="Normalisation in D; batch and instance leave the first layer without.",
@@ -48,7 +46,5 @@ class MLPOptions:
     latent_dim: int = option(32, help="Length of z.", minimum=1)
     width: int = option(128, help="Units of every hidden layer, in G and in D.", minimum=1)
     depth: int = option(3, help="Hidden layers, in G and in D.", minimum=1)
-    label_width: int = option(
-        16, help="Length of the class embedding next to z; conditional only.", minimum=1
-    )
+    label_width: int = option(16, help="Length of the class embedding next to z; conditional only.", minimum=1)
     d_norm: Literal["spectral", "none"] = option("none", help="Spectral normalisation of D, or none.")

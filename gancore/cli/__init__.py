@@ -1,0 +1,1 @@
+"""The command line: ``gan``. Only this package imports click and rich."""

@@ -1,0 +1,109 @@
+"""What tests of gancore and of its plugins are written with: tiny sessions, snapshots, comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gancore.assembly import Session, assemble
+from gancore.config import flatten, resolve
+from gancore.hookspecs import hookimpl
+from gancore.plugin_manager import Origin, Registry, discover
+from gancore.specs import MethodSpec
+from gancore.training import state
+
+TINY_NETWORKS: Mapping[str, Mapping[str, Any]] = {
+    "dcgan": {"network.g_width": 4, "network.d_width": 4, "network.latent_dim": 8},
+    "sngan": {"network.g_width": 8, "network.d_width": 8, "network.latent_dim": 8},
+    "mlp": {"network.width": 16, "network.latent_dim": 4},
+}
+"""Options that make each included network small."""
+
+
+def registry_with(*specs: MethodSpec) -> Registry:
+    """Everything that is installed, and methods that a test defines."""
+
+    class Plugin:
+        @hookimpl
+        def register_methods(self, register: Any) -> None:
+            for spec in specs:
+                register(spec)
+
+    registry = discover()
+    registry.register(Plugin(), Origin("test", "0"))
+    return registry
+
+
+def tiny_config(plugins: Iterable[str] = (), overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Dotted keys of a run that takes milliseconds a step: digits at 16 px or gaussians, batch 8.
+
+    Args:
+        overrides: dotted keys; ``network.name`` chooses the networks and with them the data.
+    """
+    given = flatten(overrides or {})
+    network = given.get("network.name", "dcgan")
+    return {
+        "plugins": list(plugins),
+        "network.name": network,
+        "data.source": "gaussians" if network == "mlp" else "digits",
+        "train.batch": 8,
+        "train.steps": 4,
+        "train.n_critic": 1,
+        "output.grid": 4,
+        **TINY_NETWORKS.get(network, {}),
+        **given,
+    }
+
+
+def tiny_session(
+    plugins: Iterable[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+    registry: Registry | None = None,
+) -> Session:
+    """An assembled session of :func:`tiny_config`."""
+    registry = registry or discover()
+    return assemble(resolve(registry, [("test", tiny_config(plugins, overrides))]), registry)
+
+
+def run_steps(session: Session, count: int) -> Session:
+    """Train a session for some steps and return it."""
+    for _ in range(count):
+        session.trainer.train_step()
+    return session
+
+
+def tensors_of(session: Session) -> dict[str, Tensor]:
+    """Every tensor that a checkpoint would hold, copied."""
+    return {name: tensor.detach().clone() for name, tensor in state(session)[0].items()}
+
+
+def training_tensors(session: Session) -> dict[str, Tensor]:
+    """The same without what methods and telemetry keep: networks, averages, moments of the networks."""
+    return {
+        name: tensor
+        for name, tensor in tensors_of(session).items()
+        if "methods." not in name and name != "telemetry.sums"
+    }
+
+
+def different(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> list[str]:
+    """Names that are missing on one side or whose tensors differ in a single bit."""
+    names = sorted(set(first) | set(second))
+    return [
+        name
+        for name in names
+        if name not in first or name not in second or not torch.equal(first[name], second[name])
+    ]
+
+
+def largest_relative_difference(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
+    """The largest difference of two sets of tensors, each relative to the largest element of its tensor."""
+    worst = 0.0
+    for name in sorted(set(first) | set(second)):
+        a, b = first[name].double(), second[name].double()
+        scale = max(float(a.abs().max()), 1e-30) if a.numel() else 1.0
+        worst = max(worst, float((a - b).abs().max()) / scale if a.numel() else 0.0)
+    return worst
