@@ -30,7 +30,7 @@ def grid(images: Tensor, columns: int = 0, *, gap: int = 2, least_width: int = 5
     count, height, width, channels = tiles.shape
     columns = columns or int(np.ceil(np.sqrt(count)))
     rows = int(np.ceil(count / columns))
-    scale = max(1, least_width // max(1, columns * (width + gap)))
+    scale = max(1, -(-least_width // (columns * (width + gap))))
     tiles = tiles.repeat(scale, axis=1).repeat(scale, axis=2)
     height, width = height * scale, width * scale
     sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 32, dtype=np.uint8)

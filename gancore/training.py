@@ -201,7 +201,9 @@ def generate(
         (count, C, H, W) in [-1, 1], or points (count, 2), on the CPU.
     """
     dtype = next(generator.parameters()).dtype
-    latents = Rng("samples", seed, device="cpu").normal(count, generator.latent_dim) * truncation
+    width = generator.latent_dim
+    drawn = [Rng("samples", seed, index).normal(width) for index in range(count)]
+    latents = torch.stack(drawn) * truncation
     classes = None
     if generator.num_classes:
         chosen = labels if labels is not None else [i % generator.num_classes for i in range(count)]

@@ -59,6 +59,8 @@ class Reporter:
         """Progress while data is read; shown once that takes longer than two seconds."""
         if self._bar is not None:
             self._show("reading data", total, completed=done)
+            if done == total:
+                self.stage("preparing")
         elif self._next_line < 0:
             self._next_line = time.monotonic() + PATIENCE
         elif self._line_is_due():
@@ -171,6 +173,5 @@ def table(rows: list[tuple[str, ...]], header: tuple[str, ...] = ()) -> str:
         return ""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )

@@ -79,9 +79,7 @@ def _software() -> Iterator[Finding]:
     yield Finding("gancore", __version__)
     missing = [name for name in _requirements() if _version(name) is None]
     if missing:
-        yield Finding(
-            "libraries", f"missing: {', '.join(missing)}", False, f"pip install {' '.join(missing)}"
-        )
+        yield Finding("libraries", f"missing: {', '.join(missing)}", False, f"pip install {' '.join(missing)}")
     else:
         yield Finding("libraries", "all present")
     yield Finding("torchvision", _version("torchvision") or "missing")
@@ -144,9 +142,7 @@ def _machine() -> Iterator[Finding]:
     memory = re.search(r"MemTotal:\s+(\d+) kB", _read("/proc/meminfo"))
     free = re.search(r"MemAvailable:\s+(\d+) kB", _read("/proc/meminfo"))
     if memory and free:
-        yield Finding(
-            "memory", f"{int(free[1]) / 2**20:.1f} of {int(memory[1]) / 2**20:.1f} GiB available"
-        )
+        yield Finding("memory", f"{int(free[1]) / 2**20:.1f} of {int(memory[1]) / 2**20:.1f} GiB available")
     here = Path.cwd()
     disk = shutil.disk_usage(here).free / 2**30
     enough = disk >= LEAST_DISK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -103,16 +104,11 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _say(text: str) -> None:
-    try:
+    with contextlib.suppress(OSError):  # nobody may be listening
         print(text, file=sys.stderr, flush=True)
-    except OSError:
-        pass  # nobody is listening
 
 
 def _silence_stdout() -> None:
     """Keep the interpreter from failing once more when it flushes stdout at exit."""
-    try:
-        descriptor = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(descriptor, sys.stdout.fileno())
-    except (OSError, ValueError):
-        pass
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -77,13 +77,15 @@ def cli(debug: bool) -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run ``gan`` and exit with the documented code; every error becomes one message on stderr."""
     arguments = list(sys.argv[1:] if args is None else args)
-    from gancore.cli.exits import debugging, prepare_streams, report
+    from gancore.cli.exits import BROKEN_PIPE, debugging, prepare_streams, report
 
     prepare_streams()
     debug = debugging(arguments)
     try:
         code = cli.main(args=arguments, prog_name="gan", standalone_mode=False)
         sys.stdout.flush()
+    except SystemExit:  # click leaves like this, and only when the reader of stdout went away
+        code = BROKEN_PIPE
     except (Exception, KeyboardInterrupt) as error:
         code = report(error, debug=debug)
     sys.exit(code if isinstance(code, int) else 0)

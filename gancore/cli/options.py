@@ -147,9 +147,7 @@ def flag_values(given: Mapping[str, Any], flags: Iterable[Flag] = FLAGS) -> dict
     return {flag.key: given[flag.parameter] for flag in flags if given.get(flag.parameter) is not None}
 
 
-def layers(
-    config: str | None, plugin: tuple[str, ...], overrides: tuple[str, ...], **given: Any
-) -> list[Layer]:
+def layers(config: str | None, plugin: tuple[str, ...], overrides: tuple[str, ...], **given: Any) -> list[Layer]:
     """What the command line says, weakest first: the file, the flags, ``-o``.
 
     Raises:

@@ -90,9 +90,7 @@ def installed(registry: Registry) -> list[dict[str, Any]]:
         except Exception as error:  # a third party's code
             row |= {"kind": "broken", "reason": _why(error)}
         rows.append(row)
-    rows += [
-        _row(registry, name, "network", spec.summary) for name, spec in sorted(registry.networks.items())
-    ]
+    rows += [_row(registry, name, "network", spec.summary) for name, spec in sorted(registry.networks.items())]
     rows += [
         {"name": name, "kind": "broken", "version": "-", "distribution": "-", "summary": "", "reason": reason}
         for name, reason in sorted(registry.broken.items())

@@ -23,12 +23,8 @@ def _resume_flags(function: Any) -> Any:
 @click.argument("run", type=click.Path(path_type=Path))
 @_resume_flags
 @click.option("--allow-inexact", is_flag=True, help="Go on where the result would not be bit-equal.")
-@click.option(
-    "--allow-drift", multiple=True, metavar="KEY", help="Accept that this key changed; repeatable."
-)
-@click.option(
-    "--drop-plugin", multiple=True, metavar="NAME", help="Go on without this method; repeatable."
-)
+@click.option("--allow-drift", multiple=True, metavar="KEY", help="Accept that this key changed; repeatable.")
+@click.option("--drop-plugin", multiple=True, metavar="NAME", help="Go on without this method; repeatable.")
 def resume(
     run: Path,
     overrides: tuple[str, ...],

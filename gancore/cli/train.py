@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="The run folder, new or empty.  [default: the next free one below runs/]",
 )
-@click.option(
-    "--dry-run", is_flag=True, help="Print the resolved configuration and where each value comes from."
-)
+@click.option("--dry-run", is_flag=True, help="Print the resolved configuration and where each value comes from.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: JSON instead of TOML.")
 def train(preset: str, outdir: Path | None, dry_run: bool, as_json: bool, **given: Any) -> None:
     """Train a generator.

@@ -10,7 +10,7 @@ import torch
 from prototypes import pixelops
 from torch import Tensor, nn
 
-from gancore.api import Augment, Claims, Clash, Declaration, Method, MethodSpec, Need, Options, RunContext, Step
+from gancore.api import Augment, Claims, Declaration, Method, MethodSpec, Need, Options, RunContext, Step
 from gancore.api import hookimpl, option
 
 
@@ -129,11 +129,7 @@ def claims(options: Any) -> Claims:
         needs.append(
             Need("margin", "p follows the sign of the margin; name another objective or set ada.target = 0")
         )
-    return Claims(
-        tags=frozenset({"augments"}),
-        needs=tuple(needs),
-        clashes=(Clash("hides-parameters-of-others", "one of them has to go"),),
-    )
+    return Claims(tags=frozenset({"augments"}), needs=tuple(needs))
 
 
 SPEC = MethodSpec(

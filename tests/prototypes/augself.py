@@ -99,7 +99,6 @@ class AugSelf(Method):
 
 def claims(options: Any) -> Claims:
     return Claims(
-        tags=frozenset({"hides-parameters-of-others"}),
         clashes=(Clash("augments", "augself predicts its own augmentation alone; drop one of them"),),
         needs=(Need(f"tap:{options.tap}", "its heads read features there"), Need("data:image", "it augments")),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -172,7 +172,7 @@ def claims(options: Any) -> Claims:
     )
     if options.as_term:
         return Claims(needs=needs)
-    way_out: Literal["drop -p kdd or set kdd.as_term = true"] = "drop -p kdd or set kdd.as_term = true"
+    way_out = "drop -p kdd or set kdd.as_term = true"
     return Claims(exclusive={"objective": way_out}, needs=needs, offers=frozenset({"margin"}))
 
 

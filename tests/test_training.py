@@ -1,0 +1,358 @@
+"""Runs in their folders: resume bit for bit, drift, divergence, signals, a full disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from methods_for_tests import ALL, broken
+
+import gancore
+from gancore import checkpoint, run, training
+from gancore.errors import (
+    CheckpointError,
+    ConfigError,
+    DivergedError,
+    Interrupted,
+    PluginError,
+    Preempted,
+    RunFolderError,
+)
+from gancore.testing import different, registry_with, tiny_config
+
+REGISTRY = registry_with(*ALL)
+
+
+def train(path: Path, plugins=(), overrides: Mapping[str, Any] | None = None, registry=REGISTRY, **more):
+    given = {"output.log_every": 2, "output.snap": 2, "output.keep": 9, **(overrides or {})}
+    return gancore.train(tiny_config(plugins, given), outdir=path, registry=registry, **more)
+
+
+def newest(path: Path) -> checkpoint.Checkpoint:
+    return checkpoint.load_latest(path / "checkpoints")
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Drop all checkpoints after a step, as a kill would."""
+    for later in checkpoint.steps(path / "checkpoints"):
+        if later > step:
+            for suffix in ("json", "safetensors"):
+                (path / "checkpoints" / f"step-{later:08d}.{suffix}").unlink()
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in lines]
+
+
+CASES: Mapping[str, tuple[list[str], Mapping[str, Any]]] = {
+    "dcgan": ([], {}),
+    "sngan": ([], {"network.name": "sngan"}),
+    "mlp": ([], {"network.name": "mlp"}),
+    "dcgan + adaptivemix": (["adaptivemix"], {}),
+    "dcgan + adaptivemix official, conditional": (
+        ["adaptivemix"],
+        {"adaptivemix.preset": "official", "data.conditional": True},
+    ),
+    "sngan + adaptivemix": (["adaptivemix"], {"network.name": "sngan", "train.n_critic": 2}),
+    "mlp + adaptivemix": (["adaptivemix"], {"network.name": "mlp"}),
+    "channels_last, rmsprop with momentum, mirror": (
+        ["wgan", "gp"],
+        {
+            "compute.memory_format": "channels_last",
+            "optimizer.d.name": "rmsprop",
+            "optimizer.d.momentum": 0.5,
+            "data.mirror": True,
+        },
+    ),
+    "state in methods, separate lazy phase, bf16": (
+        ["head", "near", "brighten", "r1"],
+        {"r1.every": 2, "train.lazy": "separate", "compute.precision": "bf16", "train.n_critic": 3},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_resumed_run_is_bit_equal_to_an_unbroken_one(case: str, tmp_path: Path) -> None:
+    plugins, overrides = CASES[case]
+    whole, broken_off = tmp_path / "whole", tmp_path / "broken"
+    # A tick every three steps, so that the kill falls into the middle of one.
+    overrides = {**overrides, "train.steps": 6, "output.log_every": 3}
+    train(whole, plugins, overrides)
+    shutil.copytree(whole, broken_off)
+    forget_after(broken_off, 4)
+    with open(broken_off / "metrics.jsonl", "a") as file:
+        file.write('{"step": 6, "cut sho')
+    run.resume(broken_off, registry=REGISTRY)
+    first, second = newest(whole), newest(broken_off)
+    assert first.step == second.step == 6
+    assert not different(first.tensors, second.tensors)
+    assert first.meta["methods"] == second.meta["methods"]
+    assert rows(whole) == rows(broken_off)
+    picture = "samples/step-00000006.png"
+    assert (whole / picture).read_bytes() == (broken_off / picture).read_bytes()
+
+
+def test_a_longer_run_equals_a_run_of_that_length(tmp_path: Path) -> None:
+    """Nothing but schedules depends on the number of steps."""
+    train(tmp_path / "short", ["adaptivemix"], {"train.steps": 2})
+    train(tmp_path / "long", ["adaptivemix"], {"train.steps": 4})
+    run.resume(tmp_path / "short", overrides={"train.steps": 4}, registry=REGISTRY)
+    assert not different(newest(tmp_path / "short").tensors, newest(tmp_path / "long").tensors)
+
+
+def test_a_damaged_checkpoint_costs_only_what_came_after_the_previous(tmp_path: Path) -> None:
+    train(tmp_path / "run", [])
+    expected = newest(tmp_path / "run").tensors
+    file = tmp_path / "run" / "checkpoints" / "step-00000004.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    resumed = run.resume(tmp_path / "run", registry=REGISTRY)
+    assert len(resumed.notes) == 1
+    assert "step-00000004.safetensors" in resumed.notes[0]
+    assert not different(newest(tmp_path / "run").tensors, expected)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("finished") / "run"
+    train(path, ["head", "brighten"], {"data.conditional": True})
+    return path
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    shutil.copytree(finished, tmp_path / "run")
+    forget_after(tmp_path / "run", 2)
+    return tmp_path / "run"
+
+
+def edit_config(path: Path, old: str, new: str) -> None:
+    text = (path / "config.toml").read_text()
+    assert old in text
+    (path / "config.toml").write_text(text.replace(old, new))
+
+
+def test_a_changed_configuration_is_refused_with_both_values(copy: Path) -> None:
+    edit_config(copy, "batch = 8", "batch = 16")
+    with pytest.raises(CheckpointError, match="train.batch: 8 -> 16.*--allow-drift train.batch") as caught:
+        run.resume(copy, registry=REGISTRY)
+    assert caught.value.exit_code == 6
+    assert checkpoint.steps(copy / "checkpoints") == [0, 2]
+    run.resume(copy, registry=REGISTRY, allow_drift=("train.batch",))
+    assert newest(copy).step == 4
+
+
+def test_other_data_is_drift(copy: Path) -> None:
+    with pytest.raises(CheckpointError, match="data.fraction: 1.0 -> 0.5; data: the set's content"):
+        run.resume(copy, registry=REGISTRY, overrides={"data.fraction": 0.5})
+
+
+def test_a_missing_plugin_is_refused_and_can_be_dropped(copy: Path) -> None:
+    without = registry_with(*[spec for spec in ALL if spec.name != "head"])
+    with pytest.raises(PluginError, match="unknown plugin 'head'.*pip install gancore-head") as caught:
+        run.resume(copy, registry=without)
+    assert caught.value.exit_code == 3
+    run.resume(copy, registry=without, drop_plugins=("head",))
+    assert newest(copy).step == 4
+    assert "head" not in newest(copy).meta["plugins"]
+
+
+def test_another_plugin_version_is_drift(copy: Path) -> None:
+    registry = registry_with(*ALL)
+    registry.origins["head"] = type(registry.origins["head"])("test", "1")
+    with pytest.raises(CheckpointError, match="head: version 0 -> 1"):
+        run.resume(copy, registry=registry)
+    run.resume(copy, registry=registry, allow_drift=("head",))
+
+
+def test_another_environment_is_refused_unless_allowed(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    with pytest.raises(CheckpointError, match="would not be bit-equal .threads: 1 -> 7.*--allow-inexact"):
+        run.resume(copy, registry=REGISTRY)
+    run.resume(copy, registry=REGISTRY, allow_inexact=True)
+    assert newest(copy).step == 4
+
+
+def test_a_folder_with_a_run_is_left_alone(copy: Path) -> None:
+    before = {str(p): p.stat().st_mtime_ns for p in copy.rglob("*")}
+    with pytest.raises(ConfigError, match="already holds a run.*gan resume") as caught:
+        train(copy)
+    assert caught.value.exit_code == 2
+    assert {str(p): p.stat().st_mtime_ns for p in copy.rglob("*")} == before
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(ConfigError, match="is not an empty folder"):
+        train(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_resume_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no run"):
+        run.resume(tmp_path, registry=REGISTRY)
+
+
+def test_a_second_process_is_kept_out(copy: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    with open(copy / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another process is training"):
+            run.resume(copy, registry=REGISTRY)
+
+
+def test_a_batch_larger_than_the_set(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--batch 4000 is larger than the set 'digits' \(1797 images\)"):
+        train(tmp_path / "run", overrides={"train.batch": 4000})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_nan_in_the_loss_stops_the_run_and_loses_nothing(tmp_path: Path) -> None:
+    def poison(method, step):
+        value = step.d["real"].logits.mean()
+        return method.terms(t=value * float("nan") if step.index == 2 else value)
+
+    with pytest.raises(DivergedError, match="broken/t.d.*last good checkpoint is intact .step 2") as caught:
+        train(tmp_path / "run", ["broken"], registry=registry_with(broken("d_loss", poison)))
+    assert caught.value.exit_code == 5
+    found = newest(tmp_path / "run")
+    assert found.step == 2
+    assert all(torch.isfinite(t).all() for t in found.tensors.values() if t.is_floating_point())
+    assert rows(tmp_path / "run")[-1]["event"] == "diverged"
+
+
+def test_a_nan_in_a_weight_is_never_saved(tmp_path: Path) -> None:
+    """The loss of the last step before a snapshot may be finite while its gradient is not."""
+
+    def poison(method, step):
+        if step.index == 1:
+            step.d_parameters[0].fill_(float("nan"))
+
+    with pytest.raises(DivergedError, match="'d\\..* tensors are not finite"):
+        train(tmp_path / "run", ["broken"], registry=registry_with(broken("after_g_step", poison)))
+    assert newest(tmp_path / "run").step == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "code"), [(signal.SIGINT, Interrupted, 130), (signal.SIGTERM, Preempted, 75)]
+)
+def test_a_signal_saves_and_the_resumed_run_is_bit_equal(
+    tmp_path: Path, number: int, error: type[Exception], code: int
+) -> None:
+    def raise_signal(method, step):
+        if step.index == 2 and not sent:
+            sent.append(True)
+            os.kill(os.getpid(), number)
+
+    sent: list[bool] = []
+    registry = registry_with(broken("after_d_step", raise_signal))
+    handler = signal.getsignal(number)
+    with pytest.raises(error, match="saved at step 3; continue with: gan resume") as caught:
+        train(tmp_path / "run", ["broken"], {"train.steps": 5}, registry=registry)
+    assert caught.value.exit_code == code
+    assert signal.getsignal(number) is handler
+    run.resume(tmp_path / "run", registry=registry)
+    train(tmp_path / "whole", ["broken"], {"train.steps": 5}, registry=registry)
+    assert not different(newest(tmp_path / "run").tensors, newest(tmp_path / "whole").tensors)
+
+
+def test_max_hours_saves_and_asks_to_be_requeued(tmp_path: Path) -> None:
+    with pytest.raises(Preempted, match="output.max_hours reached, saved at step 1"):
+        train(tmp_path / "run", overrides={"output.max_hours": 1e-9})
+    assert newest(tmp_path / "run").step == 1
+
+
+def test_a_full_disk_exits_with_8_and_keeps_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+
+    def full(descriptor: int) -> None:
+        if newest_step() >= 2:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    def newest_step() -> int:
+        return max(checkpoint.steps(tmp_path / "run" / "checkpoints"), default=0)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunFolderError, match="No space left on device; free space") as caught:
+        train(tmp_path / "run", ["adaptivemix"])
+    assert caught.value.exit_code == 8
+    monkeypatch.undo()
+    assert newest(tmp_path / "run").step == 2
+    run.resume(tmp_path / "run", registry=REGISTRY)
+    train(tmp_path / "whole", ["adaptivemix"])
+    assert not different(newest(tmp_path / "run").tensors, newest(tmp_path / "whole").tensors)
+
+
+def test_old_checkpoints_go_and_the_best_stays(tmp_path: Path) -> None:
+    def metric(method, samples):
+        assert samples.generate(3, 0).shape == (3, 1, 16, 16)
+        assert torch.equal(samples.generate(3, 0), samples.generate(3, 0))
+        return {"distance": 1.0 if samples.step == 2 else 5.0}
+
+    overrides = {
+        "train.steps": 8,
+        "output.keep": 2,
+        "output.evaluate_every": 2,
+        "output.keep_best": "distance",
+    }
+    train(tmp_path / "run", ["broken"], overrides, registry_with(broken("evaluate", metric)))
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [2, 6, 8]
+    metrics = [row["metrics"] for row in rows(tmp_path / "run") if "metrics" in row]
+    assert metrics == [{"distance": 1.0}] + [{"distance": 5.0}] * 3
+
+
+def test_two_owners_of_a_metric_and_a_value_that_is_none() -> None:
+    from gancore.metrics import gather
+
+    assert gather({"a": None, "b": {"fid": 3}}) == {"fid": 3.0}
+    with pytest.raises(PluginError, match="metric 'fid' returned by both 'a' and 'b'"):
+        gather({"b": {"fid": 1.0}, "a": {"fid": 2.0}})
+    with pytest.raises(PluginError, match="plugin 'a' returned metric 'fid' = nan"):
+        gather({"a": {"fid": float("nan")}})
+
+
+def test_samples_depend_on_the_seed_and_come_from_the_average(finished: Path) -> None:
+    loaded = gancore.load(finished)
+    first = loaded.sample(5, seed=3)
+    assert first.shape == (5, 1, 16, 16)
+    assert torch.equal(first, gancore.load(finished).sample(5, seed=3))
+    assert not torch.equal(first, loaded.sample(5, seed=4))
+    torch.testing.assert_close(first[:3], loaded.sample(3, seed=3), rtol=1e-5, atol=1e-6)
+    assert loaded.class_names == [str(digit) for digit in range(10)]
+    assert torch.equal(loaded.sample(2, label="7"), loaded.sample(2, label=7))
+    with pytest.raises(ConfigError, match="class 11 is outside 0 … 9"):
+        loaded.sample(1, label=11)
+    with pytest.raises(ConfigError, match="unknown class 'seven'"):
+        loaded.sample(1, label="seven")
+
+
+def test_no_file_of_a_run_holds_a_pickle(finished: Path) -> None:
+    for path in finished.rglob("*"):
+        if path.is_file():
+            assert b"\x80\x04\x95" not in path.read_bytes()[:16], path
+    assert {p.suffix for p in finished.rglob("*") if p.is_file()} <= {
+        ".toml",
+        ".jsonl",
+        ".json",
+        ".safetensors",
+        ".png",
+        "",
+    }
+
+
+def test_state_names_are_stable(finished: Path) -> None:
+    names = newest(finished).tensors
+    assert {"g", "d", "ema", "methods"} <= {name.split(".")[0] for name in names}
+    assert "methods.head.linear.weight" in names
+    assert "optimizer.d/methods.head.linear.weight/exp_avg" in names
+    assert training.CORE == "gancore"
