@@ -24,6 +24,7 @@ from gancore.plan import StepPlan
 from gancore.plugin_manager import HookCall, Registry, RunManager, build_methods
 from gancore.randomness import key_to_seed
 from gancore.run_context import MethodModules, RunContext
+from gancore.specs import OBJECTIVE, check_claims
 from gancore.trainer import Trainer, TrainerOptions
 
 Progress = Callable[[int, int], None]
@@ -68,6 +69,7 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
     manager = RunManager(build_methods(registry, config.methods))
     num_classes = len(dataset.class_names)
     claims = {n: registry.method(n).claims(chosen) for n, chosen in config.methods.items()}
+    check_claims(claims, capabilities(discriminator, dataset))
     declarations = Declarations()
     for call in manager.calls("declare"):
         declaration = Declaration(
@@ -104,11 +106,10 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
             torch.manual_seed(key_to_seed(config.train.seed, "setup", call.method))
             _guarded(call, run=contexts[call.method])
     chain = _build_chain(manager, contexts)
-    objective = next((m for m in manager.methods.values() if "objective" in claims[m.name].exclusive), None)
+    objective = next((m for m in manager.methods.values() if OBJECTIVE in claims[m.name].exclusive), None)
     plan = StepPlan(
         declarations,
         claims,
-        capabilities=capabilities(discriminator, dataset),
         taps=discriminator.taps,
         augmented_sides=chain.sides,
         margin_reads=objective.margin_reads if isinstance(objective, Objective) else {},

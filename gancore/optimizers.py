@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gancore.config import OptimizerOptions
+from gancore.sections import OptimizerOptions
 
 
 class NetworkOptimizer:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from gancore.declaration import Declarations, Reads, Term
 from gancore.errors import ConfigError, PluginError
 from gancore.program import Compiler, Program
-from gancore.specs import OBJECTIVE, SCORES, Claims, check_claims, owner_of
+from gancore.specs import OBJECTIVE, SCORES, Claims, owner_of
 
 LazyMode = Literal["merge", "separate"]
 
@@ -18,8 +18,7 @@ class StepPlan:
 
     Args:
         declarations: what all methods declared.
-        claims: by method name.
-        capabilities: what networks and data offer.
+        claims: by method name, checked.
         taps: D's taps, from image to logits.
         augmented_sides: base sides on which the augmentation chain has a link.
         margin_reads: the objective's, see :class:`~gancore.api.Objective`.
@@ -27,7 +26,7 @@ class StepPlan:
             and an optimiser step of their own.
 
     Raises:
-        PluginError: conflicting claims, unmet needs, no objective, scores that nobody reads, unknown views.
+        PluginError: no objective, scores that nobody reads, unknown views.
     """
 
     def __init__(
@@ -35,13 +34,11 @@ class StepPlan:
         declarations: Declarations,
         claims: Mapping[str, Claims],
         *,
-        capabilities: frozenset[str],
         taps: Iterable[str],
         augmented_sides: frozenset[str] = frozenset(),
         margin_reads: Mapping[str, Reads] | None = None,
         lazy: LazyMode = "merge",
     ) -> None:
-        check_claims(claims, capabilities)
         owner = owner_of(OBJECTIVE, claims)
         if owner is None:
             raise PluginError("no method owns the objective; name one, such as -p nonsaturating")

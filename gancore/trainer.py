@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from gancore.augment import AugmentChain
-from gancore.config import OptimizerOptions
 from gancore.data.loader import Loader
 from gancore.errors import DeviceError, GancoreError, PluginError
 from gancore.forward import Forward, ForwardOptions
@@ -23,6 +22,7 @@ from gancore.plugin_manager import HookCall, RunManager
 from gancore.program import Program
 from gancore.randomness import Rng
 from gancore.run_context import MethodModules
+from gancore.sections import OptimizerOptions
 from gancore.step import Step
 from gancore.telemetry import Telemetry
 

@@ -49,7 +49,9 @@ def test_plugins_of_the_command_line_are_added_to_those_of_a_file() -> None:
 
 
 def test_two_owners_are_refused_before_anything_is_read() -> None:
-    with pytest.raises(PluginError, match="objective claimed by both 'hinge' and 'lsgan'; keep one: drop -p hinge"):
+    with pytest.raises(
+        PluginError, match="objective claimed by both 'hinge' and 'lsgan'; keep one: drop -p hinge"
+    ):
         config(line={"plugins": ["lsgan", "hinge"], "data": "/nowhere"})
 
 

@@ -1,4 +1,4 @@
-"""Execution changes nothing: concatenated or one by one, whole or in pieces, isolated leaves, frozen statistics."""
+"""Execution changes nothing: concatenated or one by one, whole or in pieces; leaves are isolated."""
 
 from __future__ import annotations
 
@@ -125,8 +125,6 @@ def forwarded(session: Session, phase: str):
     return step
 
 
-
-
 def test_a_penalty_isolates_what_depends_on_its_leaf() -> None:
     """R1 on augmented reals: only `real` is in the leaf's group, and other views see constants."""
     session = tiny_session(["shrink", "r1", "brighten"], registry=registry_with(*ALL))
@@ -160,12 +158,12 @@ def test_r1_flows_through_the_augmentation() -> None:
 
 def test_views_of_one_side_share_the_draw() -> None:
     """A view with augment="fake" is augmented exactly as the fakes are."""
-    session = tiny_session(
-        ["near", "brighten"], {"compute.precision": "float64"}, registry_with(NEAR, BRIGHTEN)
-    )
+    session = tiny_session(["near", "brighten"], {"compute.precision": "float64"}, registry_with(NEAR, BRIGHTEN))
     step = forwarded(session, "d")
     images = step.images.values_by_view
-    torch.testing.assert_close(images["near.fake"] - images["near.near"] * 0.9, images["fake"] - images["fake_raw"] * 0.9)
+    torch.testing.assert_close(
+        images["near.fake"] - images["near.near"] * 0.9, images["fake"] - images["fake_raw"] * 0.9
+    )
     session.close()
 
 
@@ -245,7 +243,9 @@ def test_grouped_coupling_is_interleaved() -> None:
         torch.manual_seed(0)
         session.trainer.forward.discriminator = GroupedD()
         step = forwarded(session, "d")
-        results[execution] = {view: out.logits for view, out in step.d.values_by_view.items() if out.logits is not None}
+        results[execution] = {
+            view: out.logits for view, out in step.d.values_by_view.items() if out.logits is not None
+        }
         session.close()
     assert set(results["concat"]) == {"real", "fake", "shrink.fake"}
     for view, logits in results["concat"].items():

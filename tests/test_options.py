@@ -39,9 +39,7 @@ def test_explicit_wins_over_preset_over_default() -> None:
 
 
 def test_defaults_of_others_yield_to_presets_and_values() -> None:
-    chosen, origins = resolve_options(
-        Chosen, {"preset": "wild"}, where="m.", defaults={"alpha": 5.0, "count": 4}
-    )
+    chosen, origins = resolve_options(Chosen, {"preset": "wild"}, where="m.", defaults={"alpha": 5.0, "count": 4})
     assert (chosen.alpha, chosen.count) == (9.0, 4)
     assert origins["count"] == "network default"
 

@@ -23,7 +23,9 @@ def test_two_owners_are_both_named_with_the_way_out() -> None:
 
 def test_any_exclusive_claim_has_one_owner() -> None:
     claims = Claims(exclusive={"penalty:interpolated": "set gp = 0"})
-    with pytest.raises(PluginError, match="penalty:interpolated claimed by both 'x' and 'y'; keep one: set gp = 0"):
+    with pytest.raises(
+        PluginError, match="penalty:interpolated claimed by both 'x' and 'y'; keep one: set gp = 0"
+    ):
         check_claims({"x": claims, "y": claims})
 
 
@@ -60,5 +62,7 @@ def test_a_plugin_for_another_api_is_refused(api: tuple[int, int], message: str)
 
 
 def test_a_target_that_cannot_be_imported_is_named() -> None:
-    with pytest.raises(PluginError, match="plugin 'm' cannot be loaded from 'no_such:Thing': ModuleNotFoundError"):
+    with pytest.raises(
+        PluginError, match="plugin 'm' cannot be loaded from 'no_such:Thing': ModuleNotFoundError"
+    ):
         MethodSpec(name="m", summary="", target="no_such:Thing").load()

@@ -94,7 +94,9 @@ def test_reals_of_the_g_phase_come_from_a_stream_of_their_own() -> None:
     loader = session.loader
     calls = []
     batch = loader.batch
-    loader.batch = lambda stream, start, count: calls.append((stream, start, count)) or batch(stream, start, count)
+    loader.batch = lambda stream, start, count: (
+        calls.append((stream, start, count)) or batch(stream, start, count)
+    )
     run_steps(session, 2)
     assert calls == [("d", 0, 8), ("g", 0, 8), ("d", 8, 8), ("g", 8, 8)]
     session.close()
@@ -209,8 +211,8 @@ def test_a_separate_lazy_phase_has_its_own_optimiser_step() -> None:
 
 def test_the_lazy_correction_scales_rate_and_betas() -> None:
     """Adam after one corrected step equals Adam with lr c and betas to the power c, c = k/(k+1)."""
-    from gancore.config import OptimizerOptions
     from gancore.optimizers import NetworkOptimizer
+    from gancore.sections import OptimizerOptions
 
     start = torch.linspace(-1, 1, 5)
     ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
@@ -229,7 +231,8 @@ def test_the_lazy_correction_scales_rate_and_betas() -> None:
 @pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop", "sgd"])
 def test_optimisers_and_clipping_come_from_the_configuration(name: str) -> None:
     session = tiny_session(
-        [], {"optimizer.d.name": name, "optimizer.d.lr": 1e-3, "optimizer.d.clip_norm": 1e-3, "optimizer.g.lr": 2e-3}
+        [],
+        {"optimizer.d.name": name, "optimizer.d.lr": 1e-3, "optimizer.d.clip_norm": 1e-3, "optimizer.g.lr": 2e-3},
     )
     assert session.trainer.optimizers["d"].optimizer.param_groups[0]["lr"] == 1e-3
     assert session.trainer.optimizers["g"].optimizer.param_groups[0]["lr"] == 2e-3

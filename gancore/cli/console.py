@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -166,9 +166,9 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def table(rows: list[tuple[str, ...]], header: tuple[str, ...] = ()) -> str:
+def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ()) -> str:
     """Left-aligned columns, two spaces apart; the last one is not padded."""
-    lines = [header, *rows] if header else rows
+    lines = [header, *rows] if header else list(rows)
     if not lines:
         return ""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]

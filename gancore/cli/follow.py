@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from gancore.cli.console import Reporter, duration, plural
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from gancore.assembly import Session
     from gancore.run_folder import RunFolder
     from gancore.training import Tick
@@ -105,7 +107,7 @@ def summary(session: Session) -> list[str]:
     return lines
 
 
-def networks(session: Session) -> list[tuple[str, object]]:
+def networks(session: Session) -> list[tuple[str, Module]]:
     """G, D and what the methods added, by name."""
     trainer = session.trainer
     return [("G", trainer.generator), ("D", trainer.discriminator), *sorted(trainer.modules.modules.items())]

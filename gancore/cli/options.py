@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 import click
 
-from gancore.config import PRESETS, SECTIONS, Layer, load_file, parse_override
+from gancore.config import Layer, load_file, parse_override
 from gancore.errors import ConfigError
 from gancore.options import option_fields
+from gancore.sections import PRESETS, SECTIONS
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -64,10 +64,12 @@ CASES = {
     "relativistic_d, average hinge": (
         lambda r, f: o.relativistic_d(r, f, form="average", loss="hinge"),
         lambda: (
-            mean([relu(1 - (r - mean(list(FAKE)))) for r in REAL])
-            + mean([relu(1 + (f - mean(list(REAL)))) for f in FAKE])
-        )
-        / 2,
+            (
+                mean([relu(1 - (r - mean(list(FAKE)))) for r in REAL])
+                + mean([relu(1 + (f - mean(list(REAL)))) for f in FAKE])
+            )
+            / 2
+        ),
     ),
     "relativistic_g": (
         o.relativistic_g,
@@ -76,10 +78,12 @@ CASES = {
     "relativistic_g, average hinge": (
         lambda r, f: o.relativistic_g(r, f, form="average", loss="hinge"),
         lambda: (
-            mean([relu(1 - (f - mean(list(REAL)))) for f in FAKE])
-            + mean([relu(1 + (r - mean(list(FAKE)))) for r in REAL])
-        )
-        / 2,
+            (
+                mean([relu(1 - (f - mean(list(REAL)))) for f in FAKE])
+                + mean([relu(1 + (r - mean(list(FAKE)))) for r in REAL])
+            )
+            / 2
+        ),
     ),
     "nonsaturating_g": (lambda r, f: o.nonsaturating_g(f), lambda: mean([softplus(-f) for f in FAKE])),
     "hinge_g": (lambda r, f: o.hinge_g(f), lambda: -mean(list(FAKE))),

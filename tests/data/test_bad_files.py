@@ -65,9 +65,7 @@ def test_bad_files_stop_the_start(good, bad, write_folder, write_zip, memory_gib
         assert caught.value.exit_code == 4
 
 
-def test_a_large_picture_that_is_only_a_warning_for_pillow_is_bad_too(
-    good, encode, write_folder, monkeypatch
-):
+def test_a_large_picture_that_is_only_a_warning_for_pillow_is_bad_too(good, encode, write_folder, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
     with pytest.raises(DataError, match=r"big.png \(too many pixels"):
         opened(write_folder({**good, "big.png": encode(1, (20, 20))}))
@@ -98,9 +96,7 @@ def test_quarantined_files_are_moved_and_never_overwrite(good, bad, write_folder
     earlier.write_bytes(b"earlier")
     folder = write_folder({**good, **bad})
     dataset = opened(folder, bad_files="quarantine")
-    assert any(
-        note.startswith(f"moved to {tmp_path / 'pictures-quarantine'} 5 bad") for note in dataset.notes
-    )
+    assert any(note.startswith(f"moved to {tmp_path / 'pictures-quarantine'} 5 bad") for note in dataset.notes)
     assert sorted(path.name for path in earlier.parent.iterdir()) == [
         "bomb.png",
         "cut.jpg",
@@ -145,9 +141,7 @@ def test_a_file_that_cannot_be_moved(good, write_folder, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(files.shutil, "move", refuse)
-    with pytest.raises(
-        DataError, match=r"cannot move .*bad.png to .*: permission denied; use --bad-files skip"
-    ):
+    with pytest.raises(DataError, match=r"cannot move .*bad.png to .*: permission denied; use --bad-files skip"):
         opened(write_folder({**good, "bad.png": b""}), bad_files="quarantine")
 
 
@@ -162,9 +156,7 @@ def test_quarantine_in_an_archive_is_skipping(good, bad, write_zip):
 
 def test_nothing_is_moved_when_too_few_are_left(encode, write_folder):
     folder = write_folder({"a.png": encode(), "bad.png": b""})
-    with pytest.raises(
-        DataError, match=r"found 1 image in pictures, expected at least 2 \(1 bad file: bad.png"
-    ):
+    with pytest.raises(DataError, match=r"found 1 image in pictures, expected at least 2 \(1 bad file: bad.png"):
         opened(folder, bad_files="quarantine")
     assert (folder / "bad.png").exists()
 

@@ -66,9 +66,7 @@ def test_a_download_that_fails(tmp_path, monkeypatch):
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10.download", offline)
     options = DataOptions(source="torchvision:CIFAR10", root=str(tmp_path))
-    with pytest.raises(
-        DataError, match="the download failed: network is unreachable; connect to the network"
-    ):
+    with pytest.raises(DataError, match="the download failed: network is unreachable; connect to the network"):
         open_dataset(options)
 
 

@@ -7,11 +7,22 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from prototypes import pixelops
 from torch import Tensor, nn
 
-from gancore.api import Augment, Claims, Declaration, Method, MethodSpec, Need, Options, RunContext, Step
-from gancore.api import hookimpl, option
+from gancore.api import (
+    Augment,
+    Claims,
+    Declaration,
+    Method,
+    MethodSpec,
+    Need,
+    Options,
+    RunContext,
+    Step,
+    hookimpl,
+    option,
+)
+from prototypes import pixelops
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,24 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from prototypes import pixelops
 from torch import Tensor, nn
 
-from gancore.api import Augment, Claims, Clash, Declaration, LossTerms, Method, MethodSpec, Need, Options
-from gancore.api import RunContext, Step, hookimpl, option
+from gancore.api import (
+    Augment,
+    Claims,
+    Clash,
+    Declaration,
+    LossTerms,
+    Method,
+    MethodSpec,
+    Need,
+    Options,
+    RunContext,
+    Step,
+    hookimpl,
+    option,
+)
+from prototypes import pixelops
 
 DIMENSIONS = {"color": 3, "translation": 2, "cutout": 2}
 

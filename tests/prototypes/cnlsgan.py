@@ -9,8 +9,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gancore.api import Claims, Declaration, LossTerms, MethodSpec, Need, Objective, Options, Penalty, Step, StepKey
-from gancore.api import hookimpl, option
+from gancore.api import (
+    Claims,
+    Declaration,
+    LossTerms,
+    MethodSpec,
+    Need,
+    Objective,
+    Options,
+    Penalty,
+    Step,
+    StepKey,
+    hookimpl,
+    option,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,22 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from prototypes import pixelops
 from torch import Tensor
 
-from gancore.api import Claims, Declaration, LossTerms, Method, MethodSpec, Need, Options, Step, StepKey
-from gancore.api import hookimpl, option
+from gancore.api import (
+    Claims,
+    Declaration,
+    LossTerms,
+    Method,
+    MethodSpec,
+    Need,
+    Options,
+    Step,
+    StepKey,
+    hookimpl,
+    option,
+)
+from prototypes import pixelops
 
 SIDES = ("real", "fake")
 

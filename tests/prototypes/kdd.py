@@ -9,11 +9,23 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from prototypes import pixelops
 from torch import Tensor
 
-from gancore.api import Claims, Declaration, LossTerms, MethodSpec, Need, Objective, Options, Step, StepKey
-from gancore.api import hookimpl, merge_reads, option
+from gancore.api import (
+    Claims,
+    Declaration,
+    LossTerms,
+    MethodSpec,
+    Need,
+    Objective,
+    Options,
+    Step,
+    StepKey,
+    hookimpl,
+    merge_reads,
+    option,
+)
+from prototypes import pixelops
 
 SIDES = ("real", "fake")
 

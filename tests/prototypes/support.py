@@ -8,8 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import gancore
 import torch
+
+import gancore
 from gancore import checkpoint
 from gancore.api import MethodSpec, hookimpl
 from gancore.assembly import Session, assemble

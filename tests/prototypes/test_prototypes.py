@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import shutil
 
-import gancore.run
 import pytest
 import torch
+
+import gancore.run
 from gancore.api import PluginError
 from gancore.randomness import Rng
 from prototypes import ada, cnlsgan, kdd, pixelops

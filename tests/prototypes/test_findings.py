@@ -1,0 +1,251 @@
+"""What the prototypes found in the core, each as the smallest method that shows it.
+
+Every test states what should happen; drop its mark once it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from gancore.api import (
+    Claims,
+    GancoreError,
+    Method,
+    MethodSpec,
+    Need,
+    PluginError,
+    hookimpl,
+)
+from gancore.plugin_manager import Origin, Registry
+from prototypes.support import Lab, registry
+
+found = pytest.mark.xfail(strict=False, reason="found in the core", raises=(AssertionError, GancoreError))
+silent = pytest.mark.xfail(strict=False, reason="passes in silence", raises=pytest.fail.Exception)
+
+
+class LogitTerm(Method):
+    """One term of D: the mean logit of the reals."""
+
+    @hookimpl
+    def declare(self, plan):
+        plan.term("t", "d", reads={"real": ("logits",)})
+
+    @hookimpl
+    def d_loss(self, step):
+        return self.terms(t=step.d["real"].logits.mean())
+
+
+class ReadsScoresEarly(Method):
+    @hookimpl
+    def declare(self, plan):
+        plan.watch("d", scores=("real", "fake"))
+
+    @hookimpl
+    def observe(self, step):
+        for side in ("real", "fake"):
+            step.scores(side)
+
+
+class UnguardedController(Method):
+    @hookimpl
+    def declare(self, plan):
+        plan.watch("d", margins=("real",))
+
+    @hookimpl
+    def after_d_step(self, step):
+        step.margin("real")
+
+
+class ReadsMoreThanDeclared(LogitTerm):
+    @hookimpl
+    def declare(self, plan):
+        plan.term("t", "d", reads={"real": ("pooled",)})
+
+
+class TwiceTheRows(Method):
+    rows, augment = 2, "real"
+
+    @hookimpl
+    def declare(self, plan):
+        plan.view(f"{self.name}.v", self._build, sources=("real_raw",), rows=self.rows, augment=self.augment)
+        plan.term("t", "d", reads={f"{self.name}.v": ("logits",)})
+
+    def _build(self, step, images):
+        return images.repeat(2, 1, 1, 1)
+
+    @hookimpl
+    def d_loss(self, step):
+        return self.terms(t=step.d[f"{self.name}.v"].logits.mean())
+
+
+class UndeclaredRows(TwiceTheRows):
+    rows, augment = 1, None
+
+
+class NoGradient(Method):
+    @hookimpl
+    def declare(self, plan):
+        plan.term("t", "g", reads={"fake_raw": ("images",)})
+
+    @hookimpl
+    def g_loss(self, step):
+        return self.terms(t=step.images["fake_raw"].detach().mean())
+
+
+class RebindsBuffer(Method):
+    @hookimpl
+    def declare(self, plan):
+        plan.watch("d", reads={"real": ("logits",)})
+
+    @hookimpl
+    def setup(self, run):
+        module = nn.Module()
+        module.register_buffer("count", torch.zeros(()))
+        self.module = run.add_module("state", module)
+
+    @hookimpl
+    def observe(self, step):
+        self.module.count = self.module.count + 1
+
+
+class SpectralHead(LogitTerm):
+    @hookimpl
+    def setup(self, run):
+        head = nn.utils.parametrizations.spectral_norm(nn.Linear(16, 16))
+        self.head = run.add_module("head", head, trained_by="d")
+
+    @hookimpl
+    def d_loss(self, step):
+        logits = step.d["real"].logits[:, None].expand(-1, 16)
+        assert torch.equal(self.head(logits), self.head(logits))
+        return self.terms(t=self.head(logits).mean())
+
+
+class InPlaceLink(LogitTerm):
+    sides = ("real",)
+
+    @hookimpl
+    def declare(self, plan):
+        plan.term("t", "d", reads={"real": ("logits",), "real_raw": ("images",)})
+
+    @hookimpl
+    def augment(self, run):
+        return self
+
+    def draw(self, step, side, shape):
+        return {}
+
+    def apply(self, images, draw):
+        return images.mul_(0)
+
+
+class ForgottenMark(LogitTerm):
+    def after_d_step(self, step):
+        raise AssertionError("never called")
+
+
+class NeedsTapInSetup(LogitTerm):
+    @hookimpl
+    def setup(self, run):
+        self.width = run.discriminator.taps["missing"].shape
+
+
+CLAIMS = {
+    "UnguardedController": Claims(needs=(Need("margin", "it reads it"),)),
+    "NeedsTapInSetup": Claims(needs=(Need("tap:missing", "it reads it"),)),
+}
+
+
+@pytest.fixture
+def lab(tmp_path) -> Lab:
+    known: Registry = registry()
+
+    class Plugin:
+        @hookimpl
+        def register_methods(self, register: Callable[[MethodSpec], None]) -> None:
+            for cls in [c for c in globals().values() if isinstance(c, type) and issubclass(c, Method)]:
+                if cls is not Method:
+                    chosen = CLAIMS.get(cls.__name__, Claims())
+                    register(
+                        MethodSpec(
+                            name=cls.__name__.lower(),
+                            summary="A finding.",
+                            target=f"{__name__}:{cls.__name__}",
+                            claims=lambda options, chosen=chosen: chosen,
+                        )
+                    )
+
+    known.register(Plugin(), Origin("findings", "0"))
+    return Lab(known, tmp_path)
+
+
+def refuses(lab: Lab, plugins: str, **options) -> str:
+    with pytest.raises(PluginError) as caught:
+        lab.train(plugins, **options)
+    return str(caught.value)
+
+
+@found
+def test_scores_read_by_an_observer_keep_their_gradient(lab: Lab):
+    trainer = lab.assemble("adaptivemix readsscoresearly", **{"adaptivemix.preset": "official"}).trainer
+    assert trainer.unreached["d"] == frozenset()
+
+
+@found
+def test_a_controller_needs_no_guard_against_lazy_phases(lab: Lab):
+    lab.train("unguardedcontroller r1", **{"r1.every": 2, "train.lazy": "separate"})
+
+
+@silent
+def test_undeclared_outputs_are_refused_in_every_mix(lab: Lab):
+    refuses(lab, "hinge readsmorethandeclared")
+
+
+@found
+def test_a_view_of_many_rows_can_be_augmented_or_is_refused_by_its_own_name(lab: Lab):
+    assert "'ada' raised" not in refuses(lab, "ada twicetherows")
+
+
+@silent
+def test_a_view_with_other_rows_than_declared_is_refused(lab: Lab):
+    refuses(lab, "hinge undeclaredrows")
+
+
+@silent
+def test_a_term_without_a_gradient_is_refused(lab: Lab):
+    refuses(lab, "hinge nogradient")
+
+
+@found
+def test_the_probe_notices_a_buffer_that_is_bound_anew(lab: Lab):
+    session = lab.assemble("hinge rebindsbuffer")
+    assert float(session.trainer.modules.modules["rebindsbuffer.state"].count) == 0
+
+
+@found
+def test_spectral_norm_of_a_methods_module_iterates_once_a_phase(lab: Lab):
+    lab.train("hinge spectralhead")
+
+
+@silent
+def test_an_augmentation_in_place_is_refused(lab: Lab):
+    refuses(lab, "hinge inplacelink")
+
+
+@silent
+def test_a_hook_without_its_mark_is_refused(lab: Lab):
+    refuses(lab, "hinge forgottenmark")
+
+
+def test_needs_are_checked_before_setup(lab: Lab):
+    assert "needs tap:missing" in refuses(lab, "hinge needstapinsetup")
+
+
+@found
+def test_an_augmenter_of_weight_zero_is_refused_or_absent(lab: Lab):
+    rows = [lab.train(p, **{"ada.weight": 0.0} if "ada" in p else {}).metrics[-1] for p in ("r1 ada", "r1")]
+    assert rows[0]["loss/d"] == rows[1]["loss/d"]
