@@ -21,13 +21,16 @@ from gancore.errors import (
     nearest,
 )
 from gancore.hookspecs import hookimpl
-from gancore.method import LossTerms, Method, Objective, merge_reads
+from gancore.method import LossTerms, Method, merge_reads
 from gancore.networks.spec import NetworkSpec, TapSpec
 from gancore.options import Options, option
 from gancore.specs import HOOK_API, OBJECTIVE, SCORES, Claims, Clash, MethodSpec, Need
 
 if TYPE_CHECKING:
     from gancore.augment import Augment as Augment
+    from gancore.builtins.penalties import gradient_norm as gradient_norm
+    from gancore.builtins.penalties import interpolate as interpolate
+    from gancore.builtins.penalties import zero_centred as zero_centred
     from gancore.metrics import Samples as Samples
     from gancore.networks.protocols import Discriminator as Discriminator
     from gancore.networks.protocols import Generator as Generator
@@ -47,6 +50,9 @@ _LAZY = {
     "Samples": "gancore.metrics",
     "Step": "gancore.step",
     "StepKey": "gancore.step",
+    "gradient_norm": "gancore.builtins.penalties",
+    "interpolate": "gancore.builtins.penalties",
+    "zero_centred": "gancore.builtins.penalties",
 }
 
 __all__ = [
@@ -71,7 +77,6 @@ __all__ = [
     "MethodSpec",
     "Need",
     "NetworkSpec",
-    "Objective",
     "Options",
     "Penalty",
     "PluginError",
@@ -81,10 +86,13 @@ __all__ = [
     "Step",
     "StepKey",
     "TapSpec",
+    "gradient_norm",
     "hookimpl",
+    "interpolate",
     "merge_reads",
     "nearest",
     "option",
+    "zero_centred",
 ]
 
 

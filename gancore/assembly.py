@@ -17,14 +17,13 @@ from gancore.data.loader import Loader
 from gancore.declaration import Declaration, Declarations
 from gancore.errors import ConfigError, DeviceError, GancoreError, PluginError
 from gancore.forward import ForwardOptions
-from gancore.method import Objective
 from gancore.networks.protocols import Discriminator, Generator
 from gancore.networks.spec import NetworkSpec
 from gancore.plan import StepPlan
 from gancore.plugin_manager import HookCall, Registry, RunManager, build_methods
 from gancore.randomness import key_to_seed
 from gancore.run_context import MethodModules, RunContext
-from gancore.specs import OBJECTIVE, check_claims
+from gancore.specs import check_claims
 from gancore.trainer import Trainer, TrainerOptions
 
 Progress = Callable[[int, int], None]
@@ -66,9 +65,10 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
         )
     spec = registry.network(config.network_name)
     generator, discriminator = build_networks(config, spec, dataset, device)
-    manager = RunManager(build_methods(registry, config.methods))
+    active = {name: chosen for name, chosen in config.methods.items() if chosen.weight != 0}
+    manager = RunManager(build_methods(registry, active))
     num_classes = len(dataset.class_names)
-    claims = {n: registry.method(n).claims(chosen) for n, chosen in config.methods.items()}
+    claims = {name: registry.method(name).claims(chosen) for name, chosen in active.items()}
     check_claims(claims, capabilities(discriminator, dataset))
     declarations = Declarations()
     for call in manager.calls("declare"):
@@ -106,13 +106,11 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
             torch.manual_seed(key_to_seed(config.train.seed, "setup", call.method))
             _guarded(call, run=contexts[call.method])
     chain = _build_chain(manager, contexts)
-    objective = next((m for m in manager.methods.values() if OBJECTIVE in claims[m.name].exclusive), None)
     plan = StepPlan(
         declarations,
         claims,
         taps=discriminator.taps,
         augmented_sides=chain.sides,
-        margin_reads=objective.margin_reads if isinstance(objective, Objective) else {},
         lazy=config.train.lazy,
     )
     loader = Loader(dataset, config.train.seed, device, config.data.mirror, _dtype(config))
@@ -216,7 +214,7 @@ def _build_chain(manager: RunManager, contexts: dict[str, RunContext]) -> Augmen
         if not isinstance(link, Augment):
             raise PluginError(
                 f"plugin '{call.method}', hook 'augment' returned {type(link).__name__}; expected an object "
-                "with sides, draw and apply, or None"
+                "with sides, draw and transform, or None"
             )
         if contexts[call.method].shape == (2,):
             raise PluginError(

@@ -22,11 +22,14 @@ class Augment(Protocol):
     sides: tuple[str, ...]
 
     def draw(self, step: Step, side: str, shape: tuple[int, ...]) -> Draw:
-        """All random parameters for images of ``shape`` (B, C, H, W); fixed shapes, eager."""
+        """All random parameters for images of ``shape`` (B, C, H, W): (B, …) each, of fixed shapes, eager."""
         ...
 
-    def apply(self, images: Tensor, draw: Draw) -> Tensor:
-        """Images to images of the same shape, differentiably, as often as a penalty needs. No randomness."""
+    def transform(self, images: Tensor, draw: Draw) -> Tensor:
+        """Images to images of the same shape, differentiably, as often as a penalty needs.
+
+        No randomness, nothing in place: everything drawn is in ``draw``.
+        """
         ...
 
 

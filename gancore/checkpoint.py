@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +22,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from gancore.errors import CheckpointError, RunFolderError
+from gancore.atomic import write_atomic
+from gancore.errors import CheckpointError
 
 FORMAT = 1
 
@@ -169,38 +169,6 @@ def restore_module(module: torch.nn.Module, prefix: str, tensors: Mapping[str, T
             for name, value in own.items():
                 value.copy_(saved[name])
     return sorted(problems)
-
-
-def write_atomic(path: Path, payload: bytes) -> None:
-    """Write to a temporary name, flush to disk, rename.
-
-    Raises:
-        RunFolderError: the folder cannot be written; what was there stays.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise RunFolderError(
-            f"cannot write '{path}': {error.strerror or error}; free space or check the rights, then resume"
-        ) from None
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return  # Windows cannot open a folder
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _checksum(document: Mapping[str, Any]) -> str:

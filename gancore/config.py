@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gancore.data.options import BUILT_IN
 from gancore.errors import ConfigError, nearest
 from gancore.options import option_fields, resolve_options
 from gancore.sections import (
@@ -124,8 +125,12 @@ def resolve(
             if key == "plugins":
                 continue
             full = _full_key(key, plugins, registry)
+            other = _LENGTHS.get(full)
+            if other is not None and other not in layer:  # a stronger layer replaces the length, however given
+                merged.pop(other, None)
             merged[full] = value
             origins[full] = origin
+    _make_absolute(merged)
     network_name = merged.pop("network.name", None) or _default_network(merged.get("data.source", "digits"))
     origins.setdefault("network.name", "default")
     if not isinstance(network_name, str):
@@ -140,11 +145,11 @@ def resolve(
         given, preferred = _below(merged, prefix), _below(defaults, prefix)
         if prefix == "train" and "kimg" in given:
             given = _steps_from_kimg(given, preferred)
+            origins["train.steps"] = origins.pop("train.kimg")
         sections[prefix], where = resolve_options(cls, given, where=f"{prefix}.", defaults=preferred)
         for name, origin in where.items():
             key = f"{prefix}.{name}"
-            origins[key] = origins.get(key, "command line") if origin == "given" else origin
-    origins.pop("train.kimg", None)
+            origins[key] = origins.get(key, origin) if origin == "given" else origin
     return Config(
         train=sections["train"],
         data=sections["data"],
@@ -276,12 +281,24 @@ def _network_defaults(spec: Any) -> dict[str, Any]:
     return {f"train.{key}" if "." not in key else key: value for key, value in spec.defaults.items()}
 
 
+def _make_absolute(merged: dict[str, Any]) -> None:
+    """A path is kept as an absolute one, so that a run resumes from any folder."""
+    source = merged.get("data.source")
+    if isinstance(source, str) and source not in ("", *BUILT_IN) and Path(source).expanduser().exists():
+        merged["data.source"] = str(Path(source).expanduser().absolute())
+
+
 def _default_network(source: object) -> str:
-    return "mlp" if str(source).split(":")[0] in ("gaussians", "circles") else "dcgan"
+    return "mlp" if source in BUILT_IN and source != "digits" else "dcgan"
+
+
+_LENGTHS = {"train.steps": "train.kimg", "train.kimg": "train.steps"}
 
 
 def _steps_from_kimg(given: dict[str, Any], preferred: Mapping[str, Any]) -> dict[str, Any]:
     kimg = given.pop("kimg")
+    if "steps" in given:
+        raise ConfigError("train.steps and train.kimg are both given; they say the same thing: drop one")
     if not isinstance(kimg, int | float) or kimg <= 0:
         raise ConfigError(f"train.kimg = {kimg!r}: expected a number above 0")
     batch = given.get("batch", preferred.get("batch", option_fields(TrainOptions)["batch"].default))

@@ -68,7 +68,7 @@ class ImageView:
 
     name: str
     method: str
-    build: Callable[..., Tensor]
+    build: Callable[..., Tensor] | None
     sources: tuple[str, ...]
     labels_from: str
     rows: int
@@ -112,8 +112,8 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class ScoresOwner:
-    """The function that replaces D's logits as scores, and what it reads for each side."""
+class SideFunction:
+    """A function of a side, ``compute(step, side) -> (B,)``, and what it reads for each side."""
 
     method: str
     compute: Callable[[Step, str], Tensor]
@@ -129,7 +129,8 @@ class Declarations:
     features: dict[str, FeatureView] = field(default_factory=dict)
     latents: dict[str, LatentSet] = field(default_factory=dict)
     watches: list[Watch] = field(default_factory=list)
-    scores: ScoresOwner | None = None
+    scores: SideFunction | None = None
+    margin: SideFunction | None = None
 
 
 class Declaration:
@@ -200,7 +201,7 @@ class Declaration:
     def view(
         self,
         name: str,
-        build: Callable[..., Tensor],
+        build: Callable[..., Tensor] | None,
         *,
         sources: tuple[str, ...],
         labels_from: str | None = None,
@@ -214,9 +215,11 @@ class Declaration:
 
         Args:
             name: ``"METHOD.something"``.
+            build: differentiable, changes nothing in place; None takes the first source as it is.
             sources: views it is built from; it has their rows and, by default, the first one's labels.
             labels_from: the view whose labels it carries.
-            rows: how many times the rows of its sources it has.
+            rows: how many copies of its sources' rows it has: first all rows, then all rows again, as
+                ``images.repeat(rows, 1, 1, 1)`` lays them; labels and draws are repeated the same way.
             augment: a side, ``"real"`` or ``"fake"``: the images pass through the augmentation chain with the
                 draws of that side, so that both sides of a difference are augmented alike.
             precision: ``"float32"`` keeps it out of reduced precision.
@@ -276,7 +279,10 @@ class Declaration:
         margins: tuple[str, ...] = (),
         scores: tuple[str, ...] = (),
     ) -> None:
-        """Declare what ``observe`` and ``after_*_step`` read in every phase of ``network``."""
+        """Declare what ``observe`` and ``after_*_step`` read in the main phase of ``network``.
+
+        A method that watches has these hooks called in the main phase only, ``"d"`` or ``"g"``.
+        """
         self._into.watches.append(Watch(self._method, network, dict(reads or {}), margins, scores))
 
     def scores(self, compute: Callable[[Step, str], Tensor], *, reads: Mapping[str, Reads]) -> None:
@@ -287,7 +293,22 @@ class Declaration:
         """
         if "scores" not in self._claims.exclusive:
             raise PluginError(f"'{self._method}' declares scores without claiming 'scores' in its spec")
-        self._into.scores = ScoresOwner(self._method, compute, reads)
+        self._into.scores = SideFunction(self._method, compute, reads)
+
+    def margin(self, compute: Callable[[Step, str], Tensor], *, reads: Mapping[str, Reads]) -> None:
+        """How far D says "real" for each sample of a side, on the objective's own scale: (B,).
+
+        Zero is the objective's point of indifference; controllers read this, never raw logits. Only the owner
+        of the objective declares it, and offers ``"margin"`` in its claims. An objective without such a point
+        (Wasserstein) declares none; a method that needs one is then refused with the reason.
+
+        Args:
+            compute: ``compute(step, side)``; runs without gradient.
+            reads: for each side, what ``compute`` reads.
+        """
+        if "margin" not in self._claims.offers:
+            raise PluginError(f"'{self._method}' declares a margin without offering 'margin' in its spec")
+        self._into.margin = SideFunction(self._method, compute, reads)
 
     def _check_new(self, name: str) -> None:
         if not name.startswith(f"{self._method}."):

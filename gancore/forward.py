@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gancore.augment import AugmentChain
-from gancore.errors import ConfigError
+from gancore.errors import ConfigError, PluginError
 from gancore.networks.batch_statistics import running_statistics_frozen
 from gancore.networks.protocols import Discriminator, Generator
 from gancore.networks.spectral import SpectralNorm, iterate_at_every_read, power_iterate, spectral_norms
 from gancore.plan import StepPlan
 from gancore.program import Group, ImageNode, Program
-from gancore.step import DOutput, Step
+from gancore.step import Step
 
 Execution = Literal["concat", "sequential"]
 
@@ -54,6 +54,12 @@ class ForwardOptions:
 class Forward:
     """Runs programs over one pair of networks.
 
+    Args:
+        trained: modules of methods; their spectral norms iterate with those of the networks.
+
+    Attributes:
+        checking: refuse builders that change their sources in place.
+
     Raises:
         ConfigError: micro-batches for a network whose rows depend on each other.
     """
@@ -65,6 +71,7 @@ class Forward:
         plan: StepPlan,
         chain: AugmentChain,
         options: ForwardOptions,
+        trained: Sequence[nn.Module] = (),
     ) -> None:
         self.generator = generator
         self.discriminator = discriminator
@@ -72,8 +79,11 @@ class Forward:
         self.chain = chain
         self.options = options
         self._declared = plan.declarations
-        self._norms = [*spectral_norms(generator), *spectral_norms(discriminator)]
         self._d_norms = spectral_norms(discriminator)
+        self._norms = [*spectral_norms(generator), *self._d_norms]
+        for module in trained:
+            self._norms += spectral_norms(module)
+        self.checking = False
         for name, network, rows in (
             ("d", discriminator, options.micro_batch_d),
             ("g", generator, options.micro_batch_g),
@@ -103,7 +113,8 @@ class Forward:
         """
         attached = self._build_images(step, program, reals)
         for group in program.groups:
-            images = [attached.get(view, step.images.values_by_view[view]) for view in group.views]
+            source = attached if group.key.leaves else step.built
+            images = [source[view] for view in group.views]
             self._discriminate(step, group, images)
         for group in program.feature_groups:
             self._discriminate(step, group, [self._build_features(step, view) for view in group.views])
@@ -116,7 +127,7 @@ class Forward:
         All other views are built from detached copies, so that a penalty's double backward visits no row that
         its output does not depend on.
         """
-        plain = step.images.values_by_view
+        plain = step.built
         attached: dict[str, Tensor] = {}
         generated = self._generate(step, program)
         for node in program.images:
@@ -139,17 +150,39 @@ class Forward:
     def _build(self, step: Step, node: ImageNode, sources: list[Tensor]) -> Tensor:
         if node.view is None:
             return self._augment(step, sources[0], node.side)
-        with step.calling(node.view.method, f"view '{node.name}'"):
-            images: Tensor = node.view.build(step, *sources)
+        images = sources[0]
+        if node.view.build is not None:
+            doing = f"view '{node.name}'"
+            with step.calling(node.view.method, doing), self._unchanged(step, sources):
+                images = node.view.build(step, *sources)
+                shape = (node.rows * step.batch, *sources[0].shape[1:])
+                _check_built(images, shape, sources[0].dtype, f"'{node.view.method}', {doing}")
         return images if node.view.augment is None else self._augment(step, images, node.view.augment)
 
     def _augment(self, step: Step, images: Tensor, side: str) -> Tensor:
         draws = step.augmentation.get(side, {})
+        copies = len(images) // step.batch
         for name, link in self.chain.links:
             if name in draws:
-                with step.calling(name, "augmentation"):
-                    images = link.apply(images, draws[name])
+                draw = draws[name]
+                if copies > 1:
+                    draw = {key: value.repeat(copies, *[1] * (value.dim() - 1)) for key, value in draw.items()}
+                with step.calling(name, "augmentation"), self._unchanged(step, [images]):
+                    augmented = link.transform(images, draw)
+                    _check_built(augmented, images.shape, images.dtype, f"'{name}', augmentation")
+                images = augmented
         return images
+
+    @contextlib.contextmanager
+    def _unchanged(self, step: Step, sources: Sequence[Tensor]) -> Iterator[None]:
+        """In the probe: refuse work in place, which would corrupt what others read."""
+        before = [source._version for source in sources]
+        yield
+        if self.checking and [source._version for source in sources] != before:
+            raise PluginError(
+                f"'{step.caller}' changes images in place in its {step.doing}; others read the same images: "
+                "return new ones"
+            )
 
     def _generate(self, step: Step, program: Program) -> dict[str, Tensor]:
         """Images of G at the base latents and at each declared set, by view."""
@@ -164,8 +197,11 @@ class Forward:
             if declared is None:
                 sets.append(step.latents)
             else:
-                with step.calling(declared.method, f"latents '{name}'"):
-                    sets.append(declared.build(step, step.latents))
+                doing = f"latents '{name}'"
+                with step.calling(declared.method, doing), self._unchanged(step, [step.latents]):
+                    near = declared.build(step, step.latents)
+                    _check_built(near, step.latents.shape, step.latents.dtype, f"'{declared.method}', {doing}")
+                    sets.append(near)
         labels = step.labels["fake"]
         grad = program.network == "g"
         with torch.set_grad_enabled(grad), self._autocast(None):
@@ -192,11 +228,11 @@ class Forward:
         precision = self._autocast(group.key.precision)
         with self._mode(group.key.train), torch.set_grad_enabled(group.key.grad), precision:
             for views, outputs in self._calls(group, inputs, labels):
-                step.d.values_by_view.update(zip(views, outputs, strict=True))
+                step.outputs.update(zip(views, outputs, strict=True))
 
     def _calls(
         self, group: Group, inputs: list[Tensor], labels: list[Tensor | None]
-    ) -> Iterator[tuple[Sequence[str], list[DOutput]]]:
+    ) -> Iterator[tuple[Sequence[str], list[dict[str, Tensor]]]]:
         count = len(group.views)
         batch = len(inputs[0])
         coupling = self.discriminator.coupling
@@ -231,10 +267,8 @@ class Forward:
 
     def _pick(
         self, group: Group, view: str, tensors: Mapping[str, Tensor], take: Callable[[Tensor], Tensor]
-    ) -> DOutput:
-        wanted = group.outputs[view]
-        logits = take(tensors["logits"]) if "logits" in wanted else None
-        return DOutput({tap: take(tensors[tap]) for tap in wanted if tap != "logits"}, logits)
+    ) -> dict[str, Tensor]:
+        return {name: take(tensors[name]) for name in sorted(group.outputs[view])}
 
     def _call(self, group: Group, rows: Tensor, labels: Tensor | None, heads: int) -> dict[str, Tensor]:
         """D on some rows; logits for the first ``heads`` of them. Returns only the tensors asked for."""
@@ -259,10 +293,13 @@ class Forward:
 
     def _build_features(self, step: Step, view: str) -> Tensor:
         declared = self._declared.features[view]
-        outputs = step.d.values_by_view
-        taps = [outputs[step.canonical(source)].taps[tap] for source, tap in declared.sources]
-        with step.calling(declared.method, f"feature view '{view}'"):
-            return declared.build(step, *taps)
+        taps = [step.outputs[step.canonical(source)][tap] for source, tap in declared.sources]
+        doing = f"feature view '{view}'"
+        with step.calling(declared.method, doing), self._unchanged(step, taps):
+            built = declared.build(step, *taps)
+            shape = (len(taps[0]), *self.discriminator.taps[declared.tap].shape)
+            _check_built(built, shape, taps[0].dtype, f"'{declared.method}', {doing}")
+        return built
 
     def _labels(self, step: Step, view: str, rows: int) -> Tensor | None:
         labels = step.labels[step.program.sides[view]]
@@ -286,9 +323,11 @@ class Forward:
                 norm.parametrisation.train(self.options.spectral_norm == "per_view")
 
     def _autocast(self, precision: str | None) -> contextlib.AbstractContextManager[Any]:
+        device = next(self.discriminator.parameters()).device.type
+        if precision == "float32" and device == "cuda":
+            return torch.backends.cudnn.flags(allow_tf32=False)  # TF32 keeps ten bits of the mantissa
         if self.options.precision != "bf16" or precision == "float32":
             return contextlib.nullcontext()
-        device = next(self.discriminator.parameters()).device.type
         return torch.autocast(device, dtype=torch.bfloat16)
 
     def _widen(self, tensor: Tensor) -> Tensor:
@@ -311,3 +350,9 @@ def _in_pieces(forward: Callable[..., Any], rows: Tensor, labels: Tensor | None,
     if isinstance(pieces[0], Tensor):
         return torch.cat(pieces)
     return tuple(torch.cat(column) for column in zip(*pieces, strict=True))
+
+
+def _check_built(images: object, shape: Sequence[int], dtype: torch.dtype, where: str) -> None:
+    if not isinstance(images, Tensor) or tuple(images.shape) != tuple(shape) or images.dtype != dtype:
+        got = f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
+        raise PluginError(f"{where} returned {got}; expected {tuple(shape)} {dtype}")

@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gancore.errors import PluginError
-from gancore.options import Options
 from gancore.specs import MethodSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from gancore.step import Step
 
 
 class LossTerms(dict[str, "Tensor"]):
@@ -60,31 +57,6 @@ class Method:
             )
 
 
-class Objective(Method):
-    """A method that can own the adversarial loss. Claim ``"objective"`` in its spec.
-
-    A subclass reads ``step.scores(side)`` rather than logits, so that a method that claims ``scores`` can
-    stand in for D's logits.
-    """
-
-    margin_reads: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
-        "real": {"real": ("logits",)},
-        "fake": {"fake": ("logits",)},
-    }
-    """For each side, the views and outputs that :meth:`margin` reads."""
-
-    def margin(self, step: Step, side: str) -> Tensor | None:
-        """How far D says "real" for each sample of a side, on the objective's own scale; (B,).
-
-        Zero is the objective's own point of indifference. Controllers read this, never raw logits. None when
-        the objective has no such point; it must then not offer ``"margin"``.
-
-        Args:
-            side: ``"real"`` or ``"fake"``.
-        """
-        raise NotImplementedError
-
-
 def merge_reads(*reads: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     """The union of several ``{view: outputs}`` maps."""
     merged: dict[str, tuple[str, ...]] = {}
@@ -92,6 +64,3 @@ def merge_reads(*reads: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, .
         for view, outputs in part.items():
             merged[view] = tuple(dict.fromkeys((*merged.get(view, ()), *outputs)))
     return merged
-
-
-__all__ = ["LossTerms", "Method", "Objective", "Options", "merge_reads"]

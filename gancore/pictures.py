@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from gancore.checkpoint import write_atomic
+from gancore.atomic import write_atomic
 
 
 def to_uint8(images: Tensor) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from gancore.declaration import Declarations, Reads, Term
+from gancore.declaration import Declarations, Term
 from gancore.errors import ConfigError, PluginError
 from gancore.program import Compiler, Program
 from gancore.specs import OBJECTIVE, SCORES, Claims, owner_of
@@ -21,7 +21,6 @@ class StepPlan:
         claims: by method name, checked.
         taps: D's taps, from image to logits.
         augmented_sides: base sides on which the augmentation chain has a link.
-        margin_reads: the objective's, see :class:`~gancore.api.Objective`.
         lazy: ``"merge"`` computes a due lazy term with the main phase, ``"separate"`` gives lazy terms a phase
             and an optimiser step of their own.
 
@@ -36,12 +35,14 @@ class StepPlan:
         *,
         taps: Iterable[str],
         augmented_sides: frozenset[str] = frozenset(),
-        margin_reads: Mapping[str, Reads] | None = None,
         lazy: LazyMode = "merge",
     ) -> None:
         owner = owner_of(OBJECTIVE, claims)
         if owner is None:
-            raise PluginError("no method owns the objective; name one, such as -p nonsaturating")
+            raise PluginError(
+                "no method owns the objective: the one that is named has weight 0; give it a weight above 0, or "
+                "leave it out for the default objective"
+            )
         self.objective: str = owner
         self.declarations = declarations
         self.claims = claims
@@ -51,7 +52,6 @@ class StepPlan:
             taps=taps,
             augmented_sides=augmented_sides,
             objective=owner,
-            margin_reads=margin_reads or {},
         )
         self._programs: dict[tuple[str, frozenset[str]], Program] = {}
         self._by_phase = {phase: self._terms_of(phase) for phase in ("d", "d_reg", "g", "g_reg")}

@@ -131,6 +131,7 @@ class RunManager:
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs.RunHooks)
         for name, method in self.methods.items():
+            _check_marked(method)
             try:
                 self._manager.register(method, name=name)
                 self._manager.check_pending()
@@ -158,6 +159,16 @@ class RunManager:
                 )
             calls.append(HookCall(name, hook, _bind(implementation.function, implementation.argnames)))
         return sorted(calls, key=lambda call: call.method)
+
+
+def _check_marked(method: Method) -> None:
+    for hook in hookspecs.TRAINING_HOOKS:
+        function = getattr(type(method), hook, None)
+        if callable(function) and not hasattr(function, f"{hookspecs.PROJECT}_impl"):
+            raise PluginError(
+                f"plugin '{method.name}' defines '{hook}' without @hookimpl, so it would never be called; mark "
+                "it, or give it another name"
+            )
 
 
 def _bind(function: Callable[..., Any], names: Iterable[str]) -> Callable[..., Any]:

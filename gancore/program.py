@@ -88,13 +88,10 @@ class Compiler:
         taps: Iterable[str],
         augmented_sides: frozenset[str],
         objective: str,
-        margin_reads: Mapping[str, Reads],
-        data_kind: str = "image",
     ) -> None:
         self.declarations = declarations
         self.taps = tuple(taps)
         self.objective = objective
-        self.margin_reads = margin_reads
         self.alias = {
             f"{side}_raw": side for side in ("real", "fake") if side not in augmented_sides
         }  # without a chain the raw view *is* the view
@@ -112,10 +109,10 @@ class Compiler:
                 outputs.setdefault(view, set()).update(names)
         self._add_feature_sources(outputs)
         names = self._order(self._with_sources(outputs))
-        leaves = self._leaves(phase, terms, names)
+        leaves, forward_leaves = self._leaves(phase, terms, names)
         nodes = tuple(self._node(name, leaves) for name in names if name not in self.declarations.features)
         by_name = {node.name: node for node in nodes}
-        groups, feature_groups = self._groups(network, outputs, by_name, leaves)
+        groups, feature_groups = self._groups(network, outputs, by_name, forward_leaves)
         return Program(
             phase=phase,
             network=network,
@@ -171,7 +168,10 @@ class Compiler:
             read_scores(watch.method, watch.scores)
             for side in watch.margins:
                 margin_sides.setdefault(watch.method, set()).add(side)
-                read(self.objective, self.margin_reads[side])
+                owner = self.declarations.margin
+                if owner is None:
+                    raise PluginError(f"'{watch.method}' watches margins; '{self.objective}' declares none")
+                read(owner.method, owner.reads[side])
         return readable, score_sides, margin_sides
 
     def _check_read(self, method: str, view: str, names: tuple[str, ...]) -> None:
@@ -232,9 +232,16 @@ class Compiler:
             visit(name, ())
         return ordered
 
-    def _leaves(self, phase: str, terms: Iterable[Term], names: list[str]) -> dict[str, frozenset[str]]:
-        """For each view, the penalty leaves whose gradient flows through it."""
+    def _leaves(
+        self, phase: str, terms: Iterable[Term], names: list[str]
+    ) -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]]]:
+        """For each view, the penalty leaves whose gradient flows through its images, and through D on it.
+
+        The second is smaller: the images of a raw leaf lie between leaf and output, but D's pass on them does
+        not, and a pass that the double backward need not visit stays out of the leaf's group.
+        """
         flows: dict[str, set[str]] = {}
+        forwards: dict[str, set[str]] = {}
         for term in terms:
             if term.penalty is None:
                 continue
@@ -250,7 +257,14 @@ class Compiler:
                 )
             for name in between:
                 flows.setdefault(name, set()).add(leaf)
-        return {name: frozenset(found) for name, found in flows.items()}
+            features = targets & set(self.declarations.features)
+            passes = targets.union(*(self._sources(name) for name in features))
+            for name in passes & between:
+                forwards.setdefault(name, set()).add(leaf)
+        return (
+            {name: frozenset(found) for name, found in flows.items()},
+            {name: frozenset(found) for name, found in forwards.items()},
+        )
 
     def _penalty_targets(self, penalty: Penalty) -> set[str]:
         owner = self.declarations.scores
@@ -326,9 +340,9 @@ class Compiler:
             if not outputs.get(name, set()) - {"images"}:
                 continue
             view = node.view
-            grad = (view.grad if view else True) if network == "d" else node.from_g
+            grad = (view.grad if view else True) and (network == "d" or node.from_g)
             key = GroupKey(
-                leaves=node.leaves,
+                leaves=leaves.get(name, frozenset()),
                 grad=grad,
                 precision=view.precision if view else None,
                 train=view.train if view else True,

@@ -31,6 +31,7 @@ class Run:
 
     folder: RunFolder
     notes: list[str] = field(default_factory=list)
+    _registry: Registry | None = None
     _generator: Generator | None = None
     _meta: dict[str, Any] = field(default_factory=dict)
 
@@ -107,7 +108,7 @@ class Run:
             found = checkpoint.load_latest(self.folder.checkpoints)
             self.notes += [f"passed over a damaged checkpoint: {reason}" for reason in found.skipped]
             self._meta = found.meta
-            self._generator = _generator_of(found)
+            self._generator = _generator_of(found, self._registry or discover())
         return self._generator
 
 
@@ -135,6 +136,8 @@ def train(
     """
     registry = registry or discover()
     resolved = config if isinstance(config, Config) else resolve(registry, _layers(config))
+    if outdir is not None:
+        RunFolder.refuse_taken(outdir)
     session = assemble(resolved, registry, data_progress)
     try:
         folder = RunFolder.create(outdir or default_path("runs", run_label(resolved)))
@@ -144,7 +147,7 @@ def train(
         fit(session, folder, report)
     finally:
         session.close()
-    return Run(folder)
+    return Run(folder, _registry=registry)
 
 
 def load(path: str | Path) -> Run:
@@ -192,7 +195,8 @@ def resume(
         fit(session, folder, report)
     finally:
         session.close()
-    return Run(folder, [f"passed over a damaged checkpoint: {reason}" for reason in found.skipped])
+    notes = [f"passed over a damaged checkpoint: {reason}" for reason in found.skipped]
+    return Run(folder, notes, _registry=registry)
 
 
 def run_label(config: Config) -> str:
@@ -227,10 +231,9 @@ def _versions(session: Session) -> dict[str, Any]:
     return {"gancore": __version__, "torch": torch.__version__, "plugins": plugin_versions(session)}
 
 
-def _generator_of(found: checkpoint.Checkpoint) -> Generator:
+def _generator_of(found: checkpoint.Checkpoint, registry: Registry) -> Generator:
     """The averaged generator of a checkpoint, built from its own configuration; needs no data."""
     flat = found.meta["config"]
-    registry = discover()
     spec = registry.network(flat["network.name"])
     prefix = "network."
     options = {k[len(prefix) :]: v for k, v in flat.items() if k.startswith(prefix) and k != "network.name"}

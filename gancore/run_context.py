@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from gancore.errors import PluginError
 from gancore.networks.protocols import Discriminator, Generator
 
 TrainedBy = Literal["d", "g"] | None
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 @dataclass
@@ -52,7 +53,7 @@ class RunContext:
     discriminator: Discriminator
     added: MethodModules
 
-    def add_module(self, name: str, module: nn.Module, trained_by: TrainedBy = None) -> nn.Module:
+    def add_module(self, name: str, module: ModuleT, trained_by: TrainedBy = None) -> ModuleT:
         """Hand a module (or a module of buffers) to the run: moved to the device, saved, restored.
 
         Args:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gancore.checkpoint import write_atomic
+from gancore.atomic import write_atomic
 from gancore.errors import CheckpointError, ConfigError, RunFolderError
 
 
@@ -31,6 +31,20 @@ class RunFolder:
             ConfigError: it holds a run already, or something else; nothing is touched.
             RunFolderError: it cannot be written.
         """
+        cls.refuse_taken(path)
+        folder = cls(path)
+        with _writing(folder.path):
+            folder.samples.mkdir(parents=True)
+            folder.checkpoints.mkdir()
+        return folder
+
+    @classmethod
+    def refuse_taken(cls, path: str | Path) -> None:
+        """Find out, before any data is read, that a run folder cannot be made here.
+
+        Raises:
+            ConfigError: it holds a run already, or something else. RunFolderError: no rights.
+        """
         folder = cls(path)
         if folder.config.exists() or folder.checkpoints.exists():
             raise ConfigError(
@@ -38,10 +52,9 @@ class RunFolder:
             )
         if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
             raise ConfigError(f"'{path}' exists and is not an empty folder; choose another --outdir")
-        with _writing(folder.path):
-            folder.samples.mkdir(parents=True)
-            folder.checkpoints.mkdir()
-        return folder
+        parent = next(p for p in (folder.path, *folder.path.absolute().parents) if p.exists())
+        if not (parent.is_dir() and os.access(parent, os.W_OK)):
+            raise RunFolderError(f"cannot write '{path}': no rights to write in '{parent}'")
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gancore.data.options import DataOptions
+from gancore.data.options import DataOptions as DataOptions
 from gancore.options import option
 
 
@@ -95,8 +95,19 @@ SECTIONS: dict[str, type] = {
 }
 """The fixed sections. ``network`` and one section a method are added by name."""
 
-FREE_KEYS = ("train.steps", "output.", "compute.threads", "compute.device")
-"""Keys that may change on resume without changing what a step computes (``train.steps`` by extending)."""
+FREE_KEYS = (
+    "train.steps",
+    "output.",
+    "compute.threads",
+    "compute.device",
+    "data.source",
+    "data.root",
+    "data.download",
+    "data.memory_gib",
+    "data.bad_files",
+)
+"""Keys that may change on resume: the length of the run, what is written, and where things are. The digest of
+the data and the record of the environment stand for the latter."""
 
 
 PRESETS: dict[str, dict[str, Any]] = {

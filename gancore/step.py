@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
@@ -13,7 +12,6 @@ from gancore.errors import PluginError
 from gancore.randomness import Rng
 
 if TYPE_CHECKING:
-    from gancore.method import Objective
     from gancore.plan import StepPlan
     from gancore.program import Program
 
@@ -21,16 +19,24 @@ T = TypeVar("T")
 
 
 class StepKey(Generic[T]):
-    """A private, typed key into ``step.stash``. Make one a module: ``DRAW = StepKey[MixDraw]()``."""
+    """A private, typed key into ``step.stash``. Make one a module: ``DRAW = StepKey[MixDraw]("draw")``."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name or "value"
 
 
 class Stash:
     """Data that a method keeps between the hooks of one phase."""
 
     def __init__(self) -> None:
-        self._values: dict[Any, Any] = {}
+        self._values: dict[StepKey[Any], Any] = {}
 
     def __getitem__(self, key: StepKey[T]) -> T:
+        if key not in self._values:
+            raise PluginError(
+                f"step.stash holds no '{key.name}': no hook of this phase has set it; draw it in before_d_step "
+                "and before_g_step"
+            )
         return self._values[key]  # type: ignore[no-any-return]
 
     def __setitem__(self, key: StepKey[T], value: T) -> None:
@@ -40,38 +46,63 @@ class Stash:
         return key in self._values
 
 
-@dataclass(slots=True)
 class DOutput:
-    """What D says of one view: logits (B,) and the requested taps (B, …), in float32 or wider."""
+    """What D says of one view, as far as the reader declared it; in float32 or wider."""
 
-    taps: dict[str, Tensor] = field(default_factory=dict)
-    logits: Tensor | None = None
+    __slots__ = ("_refuse", "_tensors")
+
+    def __init__(self, tensors: Mapping[str, Tensor], refuse: Callable[[str], PluginError]) -> None:
+        self._tensors = tensors
+        self._refuse = refuse
+
+    @property
+    def logits(self) -> Tensor:
+        """(B,)."""
+        return self._read("logits")
+
+    @property
+    def taps(self) -> _Taps:
+        """Tap name -> features (B, …)."""
+        return _Taps(self._read)
+
+    def _read(self, name: str) -> Tensor:
+        if name not in self._tensors:
+            raise self._refuse(name)
+        return self._tensors[name]
 
 
-class Readable(Mapping[str, T]):
+class _Taps:
+    __slots__ = ("_read",)
+
+    def __init__(self, read: Callable[[str], Tensor]) -> None:
+        self._read = read
+
+    def __getitem__(self, tap: str) -> Tensor:
+        return self._read(tap)
+
+
+class Readable(Generic[T]):
     """Views by name, as far as the calling method declared that it reads them."""
 
-    def __init__(self, step: Step, what: str) -> None:
+    def __init__(self, step: Step, show: Callable[[str, frozenset[str]], T]) -> None:
         self._step = step
-        self._what = what
-        self.values_by_view: dict[str, T] = {}
+        self._show = show
 
     def __getitem__(self, view: str) -> T:
-        step = self._step
-        name = step.canonical(view)
-        allowed = step.program.readable.get(step.caller)
-        if allowed is None or name not in allowed or name not in self.values_by_view:
-            raise PluginError(
-                f"'{step.caller}' reads {self._what} of view '{view}' in phase '{step.phase}' without having "
-                f"declared it for an active term; it declared: {', '.join(sorted(allowed or ())) or 'none'}"
-            )
-        return self.values_by_view[name]
+        name = self._step.canonical(view)
+        allowed = self._declared()
+        if name not in allowed:
+            raise self._step.undeclared(f"view '{view}'", allowed)
+        return self._show(name, allowed[name])
+
+    def __contains__(self, view: str) -> bool:
+        return self._step.canonical(view) in self._declared()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.values_by_view)
+        return iter(self._declared())
 
-    def __len__(self) -> int:
-        return len(self.values_by_view)
+    def _declared(self) -> Mapping[str, frozenset[str]]:
+        return self._step.program.readable.get(self._step.caller, {})
 
 
 class Step:
@@ -79,6 +110,7 @@ class Step:
 
     Attributes:
         phase: ``"d"``, ``"d_reg"``, ``"g"`` or ``"g_reg"``.
+        outputs, built: all outputs of D and all images by view, for the core; methods read ``d`` and ``images``.
         index: G updates done before this step. critic: index of the D update inside the step.
         images_seen: reals of D's stream consumed per critic before this step.
         batch: rows of a base view.
@@ -96,13 +128,14 @@ class Step:
     __slots__ = (
         "_canonical",
         "_gradients",
+        "_indices",
         "_key",
         "_log",
-        "_objective",
         "_plan",
         "_scores",
         "augmentation",
         "batch",
+        "built",
         "caller",
         "critic",
         "d",
@@ -115,6 +148,7 @@ class Step:
         "labels",
         "latents",
         "leaves",
+        "outputs",
         "phase",
         "program",
         "progress",
@@ -126,7 +160,6 @@ class Step:
         *,
         program: Program,
         plan: StepPlan,
-        objective: Objective,
         canonical: Callable[[str], str],
         key: tuple[int | str, ...],
         index: int,
@@ -136,6 +169,7 @@ class Step:
         device: torch.device,
         progress: Tensor,
         log: Callable[[str, Tensor], None],
+        indices: Callable[[], Tensor],
         d_parameters: Sequence[Tensor] = (),
     ) -> None:
         self.program = program
@@ -151,22 +185,45 @@ class Step:
         self.augmentation: dict[str, dict[str, Mapping[str, Tensor]]] = {}
         self.d_parameters = d_parameters
         self.stash = Stash()
-        self.d: Readable[DOutput] = Readable(self, "outputs")
-        self.images: Readable[Tensor] = Readable(self, "images")
+        self.d: Readable[DOutput] = Readable(self, self._output)
+        self.images: Readable[Tensor] = Readable(self, self._image)
+        self.outputs: dict[str, dict[str, Tensor]] = {}
+        self.built: dict[str, Tensor] = {}
         self.leaves: dict[str, Tensor] = {}
         self.caller = ""
         self.doing = ""
         self._plan = plan
-        self._objective = objective
         self._canonical = canonical
         self._key = key
         self._scores: dict[str, Tensor] = {}
         self._gradients: dict[tuple[str, str, str], Tensor] = {}
         self._log = log
+        self._indices = indices
 
     def canonical(self, view: str) -> str:
         """The name under which a view is forwarded."""
         return self._canonical(view)
+
+    def undeclared(self, what: str, allowed: Mapping[str, Iterable[str]]) -> PluginError:
+        """The error for a read that was not declared for an active term of this phase."""
+        declared = "; ".join(f"{view}: {', '.join(sorted(names))}" for view, names in sorted(allowed.items()))
+        return PluginError(
+            f"'{self.caller}' reads {what} in phase '{self.phase}' without having declared it for an active "
+            f"term; it declared: {declared or 'nothing'}"
+        )
+
+    def _output(self, view: str, allowed: frozenset[str]) -> DOutput:
+        readable = self.program.readable[self.caller]
+        tensors = {name: tensor for name, tensor in self.outputs.get(view, {}).items() if name in allowed}
+        return DOutput(tensors, lambda name: self.undeclared(f"'{name}' of view '{view}'", readable))
+
+    def _image(self, view: str, allowed: frozenset[str]) -> Tensor:
+        return self.built[view]
+
+    @property
+    def indices(self) -> Tensor:
+        """Which images of the set the reals of this phase are, (B,) int64 on the device."""
+        return self._indices()
 
     def rng(self, stream: str = "") -> Rng:
         """The calling method's random numbers of this phase; the same stream gives the same numbers again."""
@@ -187,12 +244,10 @@ class Step:
         if side not in self._scores:
             owner = self._plan.declarations.scores
             if owner is None:
-                logits = self.d.values_by_view[self.canonical(side)].logits
-                if logits is None:
-                    raise PluginError(f"logits of view '{side}' were not computed")
-                self._scores[side] = logits
+                self._scores[side] = self.outputs[self.canonical(side)]["logits"]
             else:
-                with self.calling(owner.method, "scores"):
+                # An observer may be the first to ask, without gradient; the loss reads the same tensor later.
+                with torch.enable_grad(), self.calling(owner.method, "scores"):
                     self._scores[side] = owner.compute(self, side)
         return self._scores[side]
 
@@ -209,13 +264,13 @@ class Step:
         if side not in self.program.margin_sides.get(self.caller, ()):
             raise PluginError(
                 f"'{self.caller}' reads the margin of side '{side}' in phase '{self.phase}' without having "
-                f"declared it with plan.watch(margins=…); margins exist in the main phases, 'd' and 'g'"
+                "declared it with plan.watch(margins=…)"
             )
-        with self.calling(self._objective.name, "margin"), torch.no_grad():
-            margin = self._objective.margin(self, side)
-        if margin is None:
-            raise PluginError(f"the objective '{self._objective.name}' has no margin for side '{side}'")
-        return margin.detach()
+        owner = self._plan.declarations.margin
+        if owner is None:
+            raise PluginError(f"the objective '{self._plan.objective}' declares no margin")
+        with torch.no_grad(), self.calling(owner.method, "margin"):
+            return owner.compute(self, side).detach()
 
     def input_gradient(self, term: str) -> Tensor:
         """d(sum of a penalty's output) / d(its leaf), with a graph; the leaf's shape.
@@ -233,13 +288,9 @@ class Step:
         cached = (self.canonical(penalty.view), penalty.output, leaf)
         if cached not in self._gradients:
             if penalty.output == "scores":
-                output: Tensor | None = self.scores(penalty.view)
-            elif penalty.output == "logits":
-                output = self.d[penalty.view].logits
+                output = self.scores(penalty.view)
             else:
-                output = self.d[penalty.view].taps[penalty.output]
-            if output is None:
-                raise PluginError(f"'{penalty.output}' of view '{penalty.view}' was not computed")
+                output = self.outputs[self.canonical(penalty.view)][penalty.output]
             (gradient,) = torch.autograd.grad(output.sum(), self.leaves[leaf], create_graph=True)
             self._gradients[cached] = gradient
         return self._gradients[cached]

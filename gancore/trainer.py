@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from gancore.augment import AugmentChain
 from gancore.data.loader import Loader
+from gancore.data.sampler import indices
 from gancore.errors import DeviceError, GancoreError, PluginError
 from gancore.forward import Forward, ForwardOptions
-from gancore.method import LossTerms, Objective
+from gancore.method import LossTerms
 from gancore.networks.ema import ExponentialAverage, beta_for
 from gancore.networks.protocols import Discriminator, Generator
 from gancore.optimizers import NetworkOptimizer
@@ -75,16 +76,14 @@ class Trainer:
         self.loader = loader
         self.device = device
         self.options = options
-        self.forward = Forward(generator, discriminator, plan, chain, forward_options)
-        objective = manager.methods[plan.objective]
-        if not isinstance(objective, Objective):
-            raise PluginError(f"'{objective.name}' claims the objective but is not an Objective")
-        self.objective = objective
+        self.forward = Forward(
+            generator, discriminator, plan, chain, forward_options, list(modules.modules.values())
+        )
         self.ema = ExponentialAverage(generator)
         self.telemetry = Telemetry(device)
         self.step_index = 0
         self._progress = torch.zeros((), device=device)
-        self._weights: dict[str, Tensor] = {}
+        self._watching = frozenset(watch.method for watch in plan.declarations.watches)
         self._trained = {"d": self._named("d"), "g": self._named("g")}
         self._frozen_by = {network: list(self._trained[other].values()) for network, other in ("dg", "gd")}
         self._d_parameters = list(discriminator.parameters())
@@ -113,16 +112,17 @@ class Trainer:
         """n_critic updates of D, one of G, the average of G."""
         self._progress.fill_(self.step_index / max(self.options.steps, 1))
         for critic in range(self.options.n_critic):
-            self._update("d", critic)
-            self._update("d_reg", critic)
-        self._update("g", 0)
-        self._update("g_reg", 0)
+            self.update("d", critic)
+            self.update("d_reg", critic)
+        self.update("g", 0)
+        self.update("g_reg", 0)
         self.step_index += 1
         seen = self.images_seen
         beta = beta_for(self.options.batch, seen, self.options.half_life_kimg, self.options.ramp)
         self.ema.update(self.generator, beta)
 
-    def _update(self, phase: str, critic: int) -> None:
+    def update(self, phase: str, critic: int) -> None:
+        """One phase, if anything of it is due: draws, forwards, one backward, one optimiser step."""
         update = self.d_updates + critic if phase[0] == "d" else self.step_index
         program = self.plan.program(phase, update)
         if program is None:
@@ -153,7 +153,6 @@ class Trainer:
         return Step(
             program=program,
             plan=self.plan,
-            objective=self.objective,
             canonical=self.plan.canonical,
             key=(options.seed, options.rank, self.step_index, critic, phase),
             index=self.step_index,
@@ -163,6 +162,7 @@ class Trainer:
             device=self.device,
             progress=self._progress,
             log=self.telemetry.record,
+            indices=lambda: self._indices(program.network, critic),
             d_parameters=self._d_parameters,
         )
 
@@ -172,7 +172,7 @@ class Trainer:
         reals = self._draw(step)
         self.forward.begin_phase()
         self.forward.run(step, program, reals)
-        if program.network == "d":
+        if program.phase == "d":
             with torch.no_grad():
                 self._call("observe", step)
         raw = self._collect_terms(step)
@@ -180,6 +180,11 @@ class Trainer:
         total: Tensor | None = None
         for term in program.terms:
             value = raw[term.key]
+            if self.forward.checking and not value.requires_grad:
+                raise PluginError(
+                    f"term '{term.key}' of phase '{program.phase}' has no gradient: it was detached, or nothing "
+                    "that it reads trains in this phase"
+                )
             self.telemetry.record(f"{term.key}.{program.network}", value.detach())
             weighted = self._weighted(value, term.weight, term.every)
             if weighted is not value:
@@ -197,11 +202,8 @@ class Trainer:
         rng = Rng(options.seed, options.rank, step.index, step.critic, step.phase, CORE, device=self.device)
         reals = None
         if program.needs_reals or (program.network == "d" and self.loader.dataset.labels is not None):
-            if program.network == "d":
-                start = (self.d_updates + step.critic) * options.batch
-                reals, step.labels["real"] = self.loader.batch("d", start, options.batch)
-            else:
-                reals, step.labels["real"] = self.loader.batch("g", step.images_seen, options.batch)
+            start = self._start(program.network, step.critic)
+            reals, step.labels["real"] = self.loader.batch(program.network, start, options.batch)
         latents = rng.normal(options.batch, self.generator.latent_dim)
         step.latents = latents.to(self.forward.options.dtype)
         if self.loader.dataset.labels is not None:
@@ -213,6 +215,17 @@ class Trainer:
             step.augmentation[side] = self.chain.draw(step, side, shape)
         return reals
 
+    def _start(self, network: str, critic: int) -> int:
+        """Where the reals of an update begin in the stream of its network."""
+        if network == "d":
+            return (self.d_updates + critic) * self.options.batch
+        return self.images_seen
+
+    def _indices(self, network: str, critic: int) -> Tensor:
+        options, start = self.options, self._start(network, critic)
+        chosen = indices(options.seed, network, start, options.batch, len(self.loader.dataset))
+        return torch.from_numpy(chosen).to(self.device)
+
     def _weighted(self, value: Tensor, weight: Any, every: int) -> Tensor:
         if callable(weight):
             return value * (every * float(weight(self.step_index / max(self.options.steps, 1))))
@@ -222,9 +235,11 @@ class Trainer:
     # Hooks.
 
     def _call(self, hook: str, step: Step) -> None:
+        watching = self._watching if hook.startswith("after_") and step.phase.endswith("_reg") else ()
         for call in self.manager.calls(hook):
-            step.caller, step.doing = call.method, hook
-            call.call(step=step)
+            if call.method not in watching:
+                step.caller, step.doing = call.method, hook
+                call.call(step=step)
         step.caller = CORE
 
     def _collect_terms(self, step: Step) -> dict[str, Tensor]:
@@ -259,15 +274,25 @@ class Trainer:
                     named[f"methods.{key}.{name}"] = parameter
         return named
 
+    def _saved(self) -> list[tuple[nn.Module, str, Tensor, Tensor]]:
+        """Every buffer, and every parameter that no optimiser owns, with a copy of its value."""
+        saved = []
+        for module in (self.generator, self.discriminator, *self.modules.modules.values()):
+            for holder in module.modules():
+                owned = [(n, p) for n, p in holder.named_parameters(recurse=False) if not p.requires_grad]
+                for name, tensor in (*holder.named_buffers(recurse=False), *owned):
+                    saved.append((holder, name, tensor, tensor.detach().clone()))
+        return saved
+
     def _probe(self) -> dict[str, frozenset[str]]:
         """Run every phase once with all of its terms, undo it, and return the parameters nothing reaches.
 
         An error in a plugin so shows before training, and a parameter that never gets a gradient is not left
         to the optimiser's momentum or weight decay.
         """
-        modules: Sequence[nn.Module] = (self.generator, self.discriminator, *self.modules.modules.values())
-        saved = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+        saved = self._saved()
         counters = {name: method.state_dict() for name, method in self.manager.methods.items()}
+        self.forward.checking = True
         reached: dict[str, set[str]] = {"d": set(), "g": set()}
         for phase in self.plan.phases:
             program = self.plan.full_program(phase)
@@ -286,8 +311,15 @@ class Trainer:
             reached[program.network].update(
                 name for name, grad in zip(named, gradients, strict=True) if grad is not None
             )
-        for buffer, value in saved:
-            buffer.copy_(value)
+        self.forward.checking = False
+        for holder, name, tensor, value in saved:
+            if getattr(holder, name) is not tensor:
+                raise PluginError(
+                    f"a method binds a new tensor to the buffer '{name}' of its {type(holder).__name__}; change "
+                    "buffers in place (copy_, add_), so that they are saved and captured"
+                )
+            with torch.no_grad():
+                tensor.copy_(value)
         for name, state in counters.items():
             if state:
                 self.manager.methods[name].load_state_dict(state)

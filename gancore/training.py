@@ -56,7 +56,9 @@ def fit(session: Session, folder: RunFolder, report: Report | None = None) -> No
     last_time, last_step = began, first
     with folder.locked(), _signals() as caught:
         if first == 0:
-            snapshot(session, folder)
+            picture = snapshot(session, folder)
+            if report is not None:
+                report(Tick(0, steps, 0, 0.0, 0.0, {}, picture))
         while trainer.step_index < steps:
             trainer.train_step()
             step = trainer.step_index

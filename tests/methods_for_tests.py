@@ -92,7 +92,7 @@ class BrightenLink:
     def draw(self, step: Step, side: str, shape: tuple[int, ...]) -> dict[str, Tensor]:
         return {"shift": step.rng(side).uniform(shape[0]) - 0.5}
 
-    def apply(self, images: Tensor, draw: dict[str, Tensor]) -> Tensor:
+    def transform(self, images: Tensor, draw: dict[str, Tensor]) -> Tensor:
         return images * 0.9 + draw["shift"].to(images.dtype).reshape(-1, 1, 1, 1)
 
 

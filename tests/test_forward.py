@@ -111,7 +111,7 @@ def test_statistics_of_a_latent_set_are_its_own() -> None:
     near = latents + 0.05 * step.rng("near").normal(*latents.shape).to(latents.dtype)
     with torch.no_grad():
         expected = session.trainer.generator(near)
-    assert torch.equal(step.images.values_by_view["near.near"], expected)
+    assert torch.equal(step.built["near.near"], expected)
     session.close()
 
 
@@ -135,8 +135,8 @@ def test_a_penalty_isolates_what_depends_on_its_leaf() -> None:
     assert leaf_groups[0].key.leaves == {"real_raw"}
     step = forwarded(session, "d")
     assert step.leaves["real_raw"].requires_grad
-    assert not step.images.values_by_view["real"].requires_grad
-    assert not step.images.values_by_view["shrink.real"].requires_grad
+    assert not step.built["real"].requires_grad
+    assert not step.built["shrink.real"].requires_grad
     session.close()
 
 
@@ -160,7 +160,7 @@ def test_views_of_one_side_share_the_draw() -> None:
     """A view with augment="fake" is augmented exactly as the fakes are."""
     session = tiny_session(["near", "brighten"], {"compute.precision": "float64"}, registry_with(NEAR, BRIGHTEN))
     step = forwarded(session, "d")
-    images = step.images.values_by_view
+    images = step.built
     torch.testing.assert_close(
         images["near.fake"] - images["near.near"] * 0.9, images["fake"] - images["fake_raw"] * 0.9
     )
@@ -188,7 +188,7 @@ def test_precision_is_part_of_the_group_key() -> None:
         )
     reads = {name: ("trunk",) for name in ("m.a", "m.b", "m.c", "real")}
     term = Term("m", "jac", "d", 1.0, 1, reads, (), None)
-    compiler = Compiler(declared, taps=["trunk"], augmented_sides=frozenset(), objective="m", margin_reads={})
+    compiler = Compiler(declared, taps=["trunk"], augmented_sides=frozenset(), objective="m")
     groups = compiler.compile("d", [term], []).groups
     assert [(g.key.precision, g.views) for g in groups] == [(None, ("real", "m.c")), ("float32", ("m.a", "m.b"))]
 
@@ -243,9 +243,7 @@ def test_grouped_coupling_is_interleaved() -> None:
         torch.manual_seed(0)
         session.trainer.forward.discriminator = GroupedD()
         step = forwarded(session, "d")
-        results[execution] = {
-            view: out.logits for view, out in step.d.values_by_view.items() if out.logits is not None
-        }
+        results[execution] = {view: out["logits"] for view, out in step.outputs.items() if "logits" in out}
         session.close()
     assert set(results["concat"]) == {"real", "fake", "shrink.fake"}
     for view, logits in results["concat"].items():
@@ -257,9 +255,7 @@ def test_bf16_is_finite_and_losses_are_float32(network: str) -> None:
     plugins = ["adaptivemix", "r1", "gp"]
     session = tiny_session(plugins, {"network.name": network, "compute.precision": "bf16"})
     step = forwarded(session, "d")
-    for output in step.d.values_by_view.values():
-        assert output.logits is None or output.logits.dtype == torch.float32
-        assert all(tap.dtype == torch.float32 for tap in output.taps.values())
+    assert {tensor.dtype for outputs in step.outputs.values() for tensor in outputs.values()} == {torch.float32}
     run_steps(session, 2)
     assert session.trainer.telemetry.is_finite()
     session.close()

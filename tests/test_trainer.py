@@ -62,7 +62,7 @@ def test_the_order_of_augmenters_is_meaning() -> None:
         def draw(self, step, side, shape):
             return {"power": step.rng(side).uniform(1)}
 
-        def apply(self, images, draw):
+        def transform(self, images, draw):
             return images * images * draw["power"]
 
     registry = registry_with(*ALL, spec_of(Darken, "darken"))
@@ -127,7 +127,7 @@ def test_gradients_reach_only_the_network_of_the_phase() -> None:
     assert "d.methods.watcher.linear.weight" in touched["d"]
     for parameter in named.values():
         parameter.grad = None
-    trainer._update("g", 0)
+    trainer.update("g", 0)
     assert {n[0] for n in touched["g"]} == {"g"}
     session.close()
 
@@ -169,7 +169,7 @@ def test_gradients_of_inactive_lazy_terms_are_zero_never_none() -> None:
     weight = session.manager.methods["lazy"].linear.weight
     run_steps(session, 1)
     assert weight.grad.abs().sum() > 0
-    session.trainer._update("d", 0)
+    session.trainer.update("d", 0)
     assert weight.grad is not None
     assert weight.grad.abs().sum() == 0
     session.close()
@@ -367,7 +367,7 @@ RETURNS = {
     "a vector": (lambda m, s: m.terms(t=s.d["real"].logits), "expected a 0-d tensor"),
     "an undeclared view": (
         lambda m, s: m.terms(t=s.d["fake"].logits.mean()),
-        "reads outputs of view 'fake' in phase 'd' without having declared it",
+        "reads view 'fake' in phase 'd' without having declared it for an active term; it declared: real: logits",
     ),
     "undeclared scores": (lambda m, s: m.terms(t=s.scores("real").mean()), "reads the scores of side 'real'"),
     "an undeclared margin": (lambda m, s: m.terms(t=s.margin("real").mean()), "reads the margin of side 'real'"),

@@ -5,12 +5,13 @@ In every function ``real`` and ``fake`` are the scores (B,) of reals and fakes; 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from gancore.api import Declaration, LossTerms, Objective, Step, hookimpl
+from gancore.api import Declaration, LossTerms, Method, Step, hookimpl
 
 
 def nonsaturating_d(real: Tensor, fake: Tensor) -> Tensor:
@@ -72,15 +73,18 @@ def relativistic_g(real: Tensor, fake: Tensor, *, form: str = "paired", loss: st
     return relativistic_d(fake, real, form=form, loss=loss)
 
 
-class _ScoreObjective(Objective):
+class _ScoreObjective(Method):
     """An objective of scores alone: one term ``adv`` in each network's loss."""
 
     g_sides: ClassVar[tuple[str, ...]] = ("fake",)
+    margin_reads: ClassVar[Mapping[str, Any]] = {"real": {"real": ("logits",)}, "fake": {"fake": ("logits",)}}
 
     @hookimpl
     def declare(self, plan: Declaration) -> None:
         plan.term("adv", "d", scores=("real", "fake"))
         plan.term("adv", "g", scores=self.g_sides)
+        if self.margin_reads:
+            plan.margin(self.margin, reads=self.margin_reads)
 
     @hookimpl
     def d_loss(self, step: Step) -> LossTerms | None:
@@ -100,7 +104,7 @@ class _ScoreObjective(Objective):
     def loss_g(self, *scores: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def margin(self, step: Step, side: str) -> Tensor | None:
+    def margin(self, step: Step, side: str) -> Tensor:
         """The logit: 0 is the point of indifference of the logistic and the hinge loss."""
         return step.d[side].logits
 
@@ -141,11 +145,9 @@ class LeastSquares(_ScoreObjective):
     def loss_g(self, *scores: Tensor) -> Tensor:
         return least_squares_g(*scores, factor=self.options.factor, real_target=self.options.real_target)
 
-    def margin(self, step: Step, side: str) -> Tensor | None:
+    def margin(self, step: Step, side: str) -> Tensor:
         """The logit's distance from the middle of both targets, towards the real one."""
         logits = step.d[side].logits
-        if logits is None:
-            return None
         chosen = self.options
         middle: float = (chosen.real_target + chosen.fake_target) / 2
         return logits - middle if chosen.real_target > chosen.fake_target else middle - logits
@@ -154,14 +156,13 @@ class LeastSquares(_ScoreObjective):
 class Wasserstein(_ScoreObjective):
     """``-p wgan``. It has no margin: a critic's zero means nothing."""
 
+    margin_reads: ClassVar[Mapping[str, Any]] = {}
+
     def loss_d(self, real: Tensor, fake: Tensor) -> Tensor:
         return wasserstein_d(real, fake)
 
     def loss_g(self, *scores: Tensor) -> Tensor:
         return hinge_g(*scores)
-
-    def margin(self, step: Step, side: str) -> Tensor | None:
-        return None
 
     @hookimpl
     def after_d_step(self, step: Step) -> None:
@@ -182,11 +183,9 @@ class Relativistic(_ScoreObjective):
     def loss_g(self, *scores: Tensor) -> Tensor:
         return relativistic_g(*scores, form=self.options.form, loss=self.options.loss)
 
-    def margin(self, step: Step, side: str) -> Tensor | None:
+    def margin(self, step: Step, side: str) -> Tensor:
         """D(real) - D(fake), row by row or against the mean; its negative for the fakes."""
         real, fake = step.d["real"].logits, step.d["fake"].logits
-        if real is None or fake is None:
-            return None
         if self.options.form == "paired":
             return real - fake if side == "real" else fake - real
         return real - fake.mean() if side == "real" else fake - real.mean()

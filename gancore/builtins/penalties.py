@@ -84,7 +84,7 @@ class _Draw:
     alpha: Tensor
 
 
-_DRAW = StepKey[_Draw]()
+_DRAW = StepKey[_Draw]("draw")
 
 
 class GradientPenalty(Method):

@@ -55,7 +55,7 @@ def measure(session: Session) -> dict[str, Any]:
 def _run(session: Session, index: int, timings: Timings) -> list[float]:
     """Time the phases of steps at ``index``; return what these steps spent outside of phases."""
     trainer, plan, device = session.trainer, session.plan, session.device
-    update = trainer._update
+    update = trainer.update
     inside: list[float] = []
     warm = False
 
@@ -70,7 +70,7 @@ def _run(session: Session, index: int, timings: Timings) -> list[float]:
             timings[phase].setdefault(case, []).append(seconds)
 
     rest = []
-    trainer._update = timed  # type: ignore[method-assign]
+    trainer.update = timed  # type: ignore[method-assign]
     try:
         for repeat in range(REPEATS + 1):
             warm = repeat > 0
@@ -81,7 +81,7 @@ def _run(session: Session, index: int, timings: Timings) -> list[float]:
             if warm:
                 rest.append(max(_now(device) - began - sum(inside), 0.0))
     finally:
-        trainer._update = update  # type: ignore[method-assign]
+        trainer.update = update  # type: ignore[method-assign]
     return rest
 
 

@@ -163,14 +163,4 @@ def layers(config: str | None, plugin: tuple[str, ...], overrides: tuple[str, ..
         flags["plugins"] = list(plugin)
     found = [load_file(config)] if config else []
     found += [(COMMAND_LINE, flags), (COMMAND_LINE, parse_overrides(overrides))]
-    return _one_length([layer for layer in found if layer[1]])
-
-
-def _one_length(found: list[Layer]) -> list[Layer]:
-    """The strongest layer that gives a length decides, whether in steps or in kimg."""
-    lengths = ("train.steps", "train.kimg")
-    setting = [index for index, (_, layer) in enumerate(found) if any(key in layer for key in lengths)]
-    return [
-        (origin, {k: v for k, v in layer.items() if k not in lengths or index == setting[-1]})
-        for index, (origin, layer) in enumerate(found)
-    ]
+    return [layer for layer in found if layer[1]]

@@ -10,7 +10,7 @@ import click
 
 from gancore.cli.follow import following
 from gancore.cli.options import config_options, layers
-from gancore.errors import ConfigError, RunFolderError
+from gancore.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from gancore.config import Config
@@ -44,7 +44,7 @@ def train(preset: str, outdir: Path | None, dry_run: bool, as_json: bool, **give
         click.echo(describe_config(*resolve_config(preset, given), as_json=as_json), nl=False)
         return
     if outdir is not None:
-        refuse_outdir(outdir)
+        RunFolder.refuse_taken(outdir)
     config, registry = resolve_config(preset, given)
     with following() as (reporter, follower):
         from gancore import run  # imports torch, which takes seconds
@@ -87,22 +87,3 @@ def describe_config(config: Config, registry: Registry, *, as_json: bool) -> str
         document = {"config": config.nested(), "origin": config.origins, "versions": versions}
         return json.dumps(document, indent=2) + "\n"
     return config.to_toml(versions=versions)
-
-
-def refuse_outdir(outdir: Path) -> None:
-    """Find out before any data is read that a run folder cannot be made.
-
-    Raises:
-        ConfigError: it holds a run or something else. RunFolderError: no rights.
-    """
-    import os
-
-    if (outdir / "config.toml").exists() or (outdir / "checkpoints").exists():
-        raise ConfigError(
-            f"'{outdir}' already holds a run; choose another --outdir, or continue it with: gan resume {outdir}"
-        )
-    if outdir.exists() and (not outdir.is_dir() or any(outdir.iterdir())):
-        raise ConfigError(f"'{outdir}' exists and is not an empty folder; choose another --outdir")
-    parent = next(path for path in (outdir, *outdir.absolute().parents) if path.exists())
-    if not (parent.is_dir() and os.access(parent, os.W_OK)):
-        raise RunFolderError(f"cannot write '{outdir}': no rights to write in '{parent}'")

@@ -7,6 +7,9 @@ from typing import Literal
 
 from gancore.options import option
 
+BUILT_IN = ("digits", "gaussians", "circles", "circles:concentric")
+"""Sources that need no files."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:

@@ -72,7 +72,7 @@ def test_trained_value_equals_the_penalty_of_a_direct_call(name: str, side: str)
     assert program is not None
     step = trainer._new_step(program, 0)
     trainer._loss(step)
-    images = step.images.values_by_view[side].detach().requires_grad_(True)
+    images = step.built[side].detach().requires_grad_(True)
     logits = trainer.discriminator(images)
     (gradient,) = torch.autograd.grad(logits.sum(), images)
     step.caller = name
@@ -92,7 +92,7 @@ def test_interpolates_lie_between_and_are_un_augmented() -> None:
 
 def test_weight_clipping_bounds_every_weight_of_d() -> None:
     session = run_steps(tiny_session(["wgan"], {"wgan.clip": 0.003, "network.d_norm": "none"}), 2)
-    largest = max(float(w.abs().max()) for w in session.trainer.discriminator.parameters())
+    largest = max(float(w.detach().abs().max()) for w in session.trainer.discriminator.parameters())
     assert largest == pytest.approx(0.003, rel=1e-6)
     session.close()
 

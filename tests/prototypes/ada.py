@@ -91,7 +91,7 @@ class Link:
             "brightness": torch.where(gates[:, 3], normal[:, 1] * 0.2, 0.0),
         }
 
-    def apply(self, images: Tensor, draw: Mapping[str, Tensor]) -> Tensor:
+    def transform(self, images: Tensor, draw: Mapping[str, Tensor]) -> Tensor:
         """Pure; linear in the images up to an offset."""
         images = pixelops.flip(images, draw["flip"])
         images = pixelops.shift_reflect(images, *draw["shift"].unbind(1))

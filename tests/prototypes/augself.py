@@ -47,7 +47,7 @@ class Link:
     def draw(self, step: Step, side: str, shape: tuple[int, ...]) -> dict[str, Tensor]:
         return pixelops.draw_diffaugment(step.rng(side), shape[0], shape[1:])
 
-    def apply(self, images: Tensor, draw: Mapping[str, Tensor]) -> Tensor:
+    def transform(self, images: Tensor, draw: Mapping[str, Tensor]) -> Tensor:
         return pixelops.diffaugment(images, draw)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +12,9 @@ from gancore.api import (
     Claims,
     Declaration,
     LossTerms,
+    Method,
     MethodSpec,
     Need,
-    Objective,
     Options,
     Penalty,
     Step,
@@ -37,19 +36,17 @@ class CnLsganOptions(Options):
 ALPHA = StepKey[Tensor]()
 
 
-class CnLsgan(Objective):
+class CnLsgan(Method):
     """``-p cnlsgan``."""
 
     options: CnLsganOptions
-    margin_reads: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
-        side: {side: ("logits",)} for side in ("real", "fake")
-    }
 
     @hookimpl
     def declare(self, plan: Declaration) -> None:
         chosen = self.options
         plan.term("adv", "d", scores=("real", "fake"))
         plan.term("adv", "g", scores=("fake",))
+        plan.margin(self._margin, reads={side: {side: ("logits",)} for side in ("real", "fake")})
         between = f"{self.name}.between"
         plan.view(between, self._between, sources=("real_raw", "fake_raw"))
         plan.term("gp", "d", weight=chosen.lam_gp, penalty=Penalty(view=between, leaf=between))
@@ -85,9 +82,8 @@ class CnLsgan(Objective):
             terms["rec"] = (step.images["fake_raw"] - step.images["real_raw"]).square().mean()
         return self.terms(**terms)
 
-    def margin(self, step: Step, side: str) -> Tensor | None:
-        logits = step.d[side].logits
-        return None if logits is None else logits - 0.5
+    def _margin(self, step: Step, side: str) -> Tensor:
+        return step.d[side].logits - 0.5
 
 
 def claims(options: Any) -> Claims:

@@ -15,9 +15,9 @@ from gancore.api import (
     Claims,
     Declaration,
     LossTerms,
+    Method,
     MethodSpec,
     Need,
-    Objective,
     Options,
     Step,
     StepKey,
@@ -69,7 +69,7 @@ class Draw:
 DRAW = StepKey[Draw]()
 
 
-class Kdd(Objective):
+class Kdd(Method):
     """``-p kdd``: the adversarial loss; with ``as_term`` an addition to another one, on clean images."""
 
     options: KddOptions
@@ -88,7 +88,8 @@ class Kdd(Objective):
                     rows=chosen.anchors,
                 )
         reads = merge_reads(*(self._reads(side) for side in SIDES))
-        self.margin_reads = {side: reads for side in SIDES}  # which views, is an option's matter
+        if not chosen.as_term:
+            plan.margin(self._margin, reads={side: reads for side in SIDES})
         plan.term("hinge", "d", reads=reads)
         plan.term("ratio", "g", reads=reads)
         if chosen.lam_jac:
@@ -168,7 +169,7 @@ class Kdd(Objective):
         (fake,) = self._ratios(step, ("fake",))
         return self.terms(ratio=-fake.mean())
 
-    def margin(self, step: Step, side: str) -> Tensor | None:
+    def _margin(self, step: Step, side: str) -> Tensor:
         (ratio,) = self._ratios(step, (side,))
         return ratio if side == "real" else -ratio
 

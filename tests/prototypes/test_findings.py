@@ -1,7 +1,4 @@
-"""What the prototypes found in the core, each as the smallest method that shows it.
-
-Every test states what should happen; drop its mark once it does.
-"""
+"""What the prototypes found in the core, each as the smallest method that shows it."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ from torch import nn
 
 from gancore.api import (
     Claims,
-    GancoreError,
     Method,
     MethodSpec,
     Need,
@@ -22,9 +18,6 @@ from gancore.api import (
 )
 from gancore.plugin_manager import Origin, Registry
 from prototypes.support import Lab, registry
-
-found = pytest.mark.xfail(strict=False, reason="found in the core", raises=(AssertionError, GancoreError))
-silent = pytest.mark.xfail(strict=False, reason="passes in silence", raises=pytest.fail.Exception)
 
 
 class LogitTerm(Method):
@@ -139,7 +132,7 @@ class InPlaceLink(LogitTerm):
     def draw(self, step, side, shape):
         return {}
 
-    def apply(self, images, draw):
+    def transform(self, images, draw):
         return images.mul_(0)
 
 
@@ -189,63 +182,51 @@ def refuses(lab: Lab, plugins: str, **options) -> str:
     return str(caught.value)
 
 
-@found
 def test_scores_read_by_an_observer_keep_their_gradient(lab: Lab):
     trainer = lab.assemble("adaptivemix readsscoresearly", **{"adaptivemix.preset": "official"}).trainer
     assert trainer.unreached["d"] == frozenset()
 
 
-@found
 def test_a_controller_needs_no_guard_against_lazy_phases(lab: Lab):
     lab.train("unguardedcontroller r1", **{"r1.every": 2, "train.lazy": "separate"})
 
 
-@silent
 def test_undeclared_outputs_are_refused_in_every_mix(lab: Lab):
-    refuses(lab, "hinge readsmorethandeclared")
+    assert "reads 'logits' of view 'real'" in refuses(lab, "hinge readsmorethandeclared")
 
 
-@found
-def test_a_view_of_many_rows_can_be_augmented_or_is_refused_by_its_own_name(lab: Lab):
-    assert "'ada' raised" not in refuses(lab, "ada twicetherows")
+def test_a_view_of_many_rows_is_augmented_copy_by_copy(lab: Lab):
+    lab.train("ada twicetherows")
 
 
-@silent
 def test_a_view_with_other_rows_than_declared_is_refused(lab: Lab):
-    refuses(lab, "hinge undeclaredrows")
+    assert "'undeclaredrows', view 'undeclaredrows.v' returned (16" in refuses(lab, "hinge undeclaredrows")
 
 
-@silent
 def test_a_term_without_a_gradient_is_refused(lab: Lab):
-    refuses(lab, "hinge nogradient")
+    assert "term 'nogradient/t' of phase 'g' has no gradient" in refuses(lab, "hinge nogradient")
 
 
-@found
 def test_the_probe_notices_a_buffer_that_is_bound_anew(lab: Lab):
-    session = lab.assemble("hinge rebindsbuffer")
-    assert float(session.trainer.modules.modules["rebindsbuffer.state"].count) == 0
+    assert "binds a new tensor to the buffer 'count'" in refuses(lab, "hinge rebindsbuffer")
 
 
-@found
 def test_spectral_norm_of_a_methods_module_iterates_once_a_phase(lab: Lab):
     lab.train("hinge spectralhead")
 
 
-@silent
 def test_an_augmentation_in_place_is_refused(lab: Lab):
-    refuses(lab, "hinge inplacelink")
+    assert "'inplacelink' changes images in place" in refuses(lab, "hinge inplacelink")
 
 
-@silent
 def test_a_hook_without_its_mark_is_refused(lab: Lab):
-    refuses(lab, "hinge forgottenmark")
+    assert "defines 'after_d_step' without @hookimpl" in refuses(lab, "hinge forgottenmark")
 
 
 def test_needs_are_checked_before_setup(lab: Lab):
     assert "needs tap:missing" in refuses(lab, "hinge needstapinsetup")
 
 
-@found
 def test_an_augmenter_of_weight_zero_is_refused_or_absent(lab: Lab):
     rows = [lab.train(p, **{"ada.weight": 0.0} if "ada" in p else {}).metrics[-1] for p in ("r1 ada", "r1")]
     assert rows[0]["loss/d"] == rows[1]["loss/d"]

@@ -55,7 +55,7 @@ def test_a_phase_leaves_gradients_in_its_own_network_alone(lab: Lab, plugins, op
     trainer = lab.assemble(plugins, **options).trainer
     named = {name: trainer._named(name) for name in ("d", "g")}
     trainer.optimizers[network].step = lambda interval: None
-    trainer._update(network, 0)
+    trainer.update(network, 0)
     other = {"d": "g", "g": "d"}[network]
     assert [name for name, p in named[other].items() if p.grad is not None] == []
     reached = {n: p for n, p in named[network].items() if n not in trainer.unreached[network]}
@@ -154,10 +154,10 @@ def draw_of(p: float, batch: int = 4):
 def test_ada_differentiates_twice():
     link, draw = draw_of(1.0)
     images = torch.randn(4, 1, 4, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradgradcheck(lambda x: link.apply(x, draw).square(), images)
-    assert not torch.equal(link.apply(images, draw), images)
+    assert torch.autograd.gradgradcheck(lambda x: link.transform(x, draw).square(), images)
+    assert not torch.equal(link.transform(images, draw), images)
     link, draw = draw_of(0.0)
-    assert torch.equal(link.apply(images, draw), images)
+    assert torch.equal(link.transform(images, draw), images)
 
 
 def test_ada_controller_moves_by_signs_and_ignores_nan():

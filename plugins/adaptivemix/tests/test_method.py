@@ -42,7 +42,7 @@ def test_the_terms_equal_a_direct_computation(preset: str) -> None:
     step = forwarded(session)
     d = session.trainer.discriminator
     for side in ("real", "fake"):
-        images, draw = step.images.values_by_view[side], step.stash[DRAW][side]
+        images, draw = step.built[side], step.stash[DRAW][side]
         lam = draw.lam.double()
         mixed = d.features(lam * images + (1 - lam) * images[draw.permutation], None)["trunk"]
         base = d.features(images, None)["trunk"]

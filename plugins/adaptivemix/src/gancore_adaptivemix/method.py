@@ -23,7 +23,7 @@ class MixDraw:
     noise: Tensor | None
 
 
-DRAW = StepKey[dict[str, MixDraw]]()
+DRAW = StepKey[dict[str, MixDraw]]("draw")
 
 
 class AdaptiveMix(Method):
@@ -101,9 +101,8 @@ class AdaptiveMix(Method):
     def _scores(self, step: Step, side: str) -> Tensor:
         of_features = step.d[f"adaptivemix.{side}_features"].logits
         of_mixed = step.d[f"adaptivemix.{side}"].logits
-        if of_features is None or of_mixed is None or self.options.adv_on == "clean":
-            raise ValueError(f"logits of the mixed {side} side were not computed")
-        return functional.mixed_scores(of_features, of_mixed, self.options.adv_on)
+        how = "mixed_mean" if self.options.adv_on == "mixed_mean" else "mixed_sum"
+        return functional.mixed_scores(of_features, of_mixed, how)
 
     def _terms(self, step: Step) -> LossTerms:
         terms = {

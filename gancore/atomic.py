@@ -1,0 +1,41 @@
+"""Write a file so that a kill at any moment leaves the old one or the new one, never half of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from gancore.errors import RunFolderError
+
+
+def write_atomic(path: Path, payload: bytes) -> None:
+    """Write to a temporary name, flush to disk, rename.
+
+    Raises:
+        RunFolderError: the folder cannot be written; what was there stays.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise RunFolderError(
+            f"cannot write '{path}': {error.strerror or error}; free space or check the rights, then resume"
+        ) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return  # Windows cannot open a folder
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
