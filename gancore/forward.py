@@ -83,6 +83,7 @@ class Forward:
         self._norms = [*spectral_norms(generator), *self._d_norms]
         for module in trained:
             self._norms += spectral_norms(module)
+        self._device = next((p.device.type for p in discriminator.parameters()), "cpu")
         self.checking = False
         for name, network, rows in (
             ("d", discriminator, options.micro_batch_d),
@@ -323,7 +324,7 @@ class Forward:
                 norm.parametrisation.train(self.options.spectral_norm == "per_view")
 
     def _autocast(self, precision: str | None) -> contextlib.AbstractContextManager[Any]:
-        device = next(self.discriminator.parameters()).device.type
+        device = self._device
         if precision == "float32" and device == "cuda":
             return torch.backends.cudnn.flags(allow_tf32=False)  # TF32 keeps ten bits of the mantissa
         if self.options.precision != "bf16" or precision == "float32":

@@ -38,6 +38,11 @@ class NetworkOptimizer:
             with self._corrected(interval / (interval + 1)):
                 self.optimizer.step()
 
+    def clear(self) -> None:
+        """Drop all gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
     def fill_missing(self) -> None:
         """Zero gradients where the active terms reached nothing, so that every rank reduces the same tensors."""
         for parameter in self.parameters:

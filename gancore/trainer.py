@@ -135,11 +135,10 @@ class Trainer:
             step = self._new_step(program, critic)
             with _attributed(step):
                 total = self._loss(step)
-                optimizer.optimizer.zero_grad(set_to_none=True)
+                optimizer.clear()
                 total.backward()  # type: ignore[no-untyped-call]
             optimizer.fill_missing()
             optimizer.step(self.plan.interval(phase))
-            self.telemetry.check_finite(total.detach())
             self.telemetry.record(f"loss/{phase}", total.detach())
             with torch.no_grad(), _attributed(step):
                 self._call(f"after_{network}_step", step)
