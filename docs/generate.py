@@ -19,7 +19,7 @@ import click
 from gancore.cli.main import cli
 from gancore.options import describe_options
 from gancore.plugin_manager import Registry, discover
-from gancore.sections import PRESETS, SECTIONS
+from gancore.sections import FREE_KEYS, PRESETS, SECTIONS
 from gancore.specs import OBJECTIVE, MethodSpec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,6 +45,8 @@ def block(name: str, registry: Registry) -> str:
         return "\n\n".join(_command_text(path, command) for path, command in commands())
     if kind == "sections":
         return "\n\n".join(_section_text(name, cls) for name, cls in SECTIONS.items())
+    if kind == "free-keys":
+        return ", ".join(f"`{key}*`" if key.endswith(".") else f"`{key}`" for key in FREE_KEYS) + "."
     if kind == "presets":
         return "\n".join(f"* `{name}`: {_values(values)}" for name, values in PRESETS.items())
     if kind == "network-options":
@@ -78,19 +80,17 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 def help_text(path: str, command: click.Command) -> str:
     """What ``PATH --help`` prints on a terminal of 100 columns."""
     context = None
-    for name in path.split():
-        target = cli if context is None else command
-        context = click.Context(
-            target,
-            info_name=name,
-            parent=context,
-            terminal_width=WIDTH,
-            max_content_width=WIDTH,
-            help_option_names=["-h", "--help"],
-        )
-    assert context is not None
-    lines = command.get_help(context).splitlines()
-    return "\n".join(line.rstrip() for line in lines)
+    for name in path.split()[:-1]:
+        context = click.Context(cli, info_name=name, parent=context)
+    context = click.Context(
+        command,
+        info_name=path.split()[-1],
+        parent=context,
+        terminal_width=WIDTH,
+        max_content_width=WIDTH,
+        help_option_names=["-h", "--help"],
+    )
+    return "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
 
 
 def first_party(registry: Registry, names: Any) -> list[str]:
@@ -127,7 +127,9 @@ def _option_table(cls: type) -> str:
     for row in describe_options(cls):
         kind = row["type"].replace(" | ", ", ")
         bounds = row["range"] or "-"
-        lines.append(f"| `{row['name']}` | {kind} | `{_toml(row['default'])}` | {bounds} | {_cell(row['help'])} |")
+        lines.append(
+            f"| `{row['name']}` | {kind} | `{_toml(row['default'])}` | {bounds} | {_cell(row['help'])} |"
+        )
     return "\n".join(lines)
 
 
