@@ -91,13 +91,12 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
-def plugins(session: nox.Session) -> None:
+@nox.parametrize("plugin", PLUGINS, ids=[pathlib.Path(plugin).name for plugin in PLUGINS])
+def plugins(session: nox.Session, plugin: str) -> None:
     """Each plugin installs from the checkout in an environment of its own and passes its own tests."""
-    session.install("-e", ".[test]")
-    for plugin in PLUGINS:
-        session.install("-e", ".", "-e", plugin)
-        session.run("python", "-m", "pytest", "-m", "", f"{plugin}/tests", env=QUIET)
-        session.run("gan", "plugins", "show", pathlib.Path(plugin).name)
+    session.install("-e", ".[test]", "-e", plugin)
+    session.run("python", "-m", "pytest", "-m", "", f"{plugin}/tests", env=QUIET)
+    session.run("gan", "plugins", "show", pathlib.Path(plugin).name)
 
 
 @nox.session

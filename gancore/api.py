@@ -1,4 +1,4 @@
-"""The only module of the core that plugins import (besides ``gancore.ops`` and ``gancore.testing``).
+"""The only module of the core that plugins import (besides ``gancore.testing``).
 
 Importing it does not import torch, so that a plugin's package can register its spec at no cost; names that
 need torch are loaded on first use.

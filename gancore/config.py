@@ -207,7 +207,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def _named_plugins(layers: Iterable[Layer]) -> list[str]:
-    """The strongest layer that names plugins decides; command-line plugins are added to a file's."""
+    """Plugins of all layers in order: those of the command line are added to a file's."""
     named: list[str] = []
     for _, layer in layers:
         if "plugins" in layer:

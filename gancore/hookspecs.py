@@ -14,7 +14,7 @@ A run, as pseudocode; hooks stand at the margin::
     before_d_step                                draw; everything random happens here
                 draw latents, read reals, G without gradient, augment, build views
                 D on each group of views
-    observe                                      seam: outputs are known, losses are not
+    observe                                      seam, in d only: outputs are known, losses are not
     d_loss                                       terms, by name
                 sum of weight * term, one backward, clip, optimiser
     after_d_step                                 look at detached outputs; constrain weights
@@ -98,9 +98,10 @@ class RunHooks:
 
     @hookspec
     def observe(self, step: Step) -> None:
-        """Update own buffers from D's outputs before any loss of the phase is computed (phases of D only).
+        """Update own buffers from D's outputs before any loss of phase ``"d"`` is computed.
 
-        Fires without gradient. A loss may read what was updated here: an average that includes this batch.
+        Fires without gradient, and not in ``"d_reg"``. A loss may read what was updated here: an average that
+        includes this batch.
         """
 
     @hookspec
@@ -115,7 +116,8 @@ class RunHooks:
     def after_d_step(self, step: Step) -> None:
         """Look at detached outputs, update own buffers in place, constrain D's weights (phases of D).
 
-        Fires after the optimiser, without gradient.
+        Fires after the optimiser, without gradient; for a method that calls ``plan.watch`` in the main phase
+        alone, where what it watches exists.
         """
 
     @hookspec

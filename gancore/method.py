@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from gancore.errors import PluginError
 from gancore.specs import MethodSpec
@@ -26,11 +26,7 @@ class Method:
     Attributes:
         spec: what it said of itself at registration.
         options: its validated options.
-        capturable: False when a hook reads tensor values on the host or allocates new shapes; a run that
-            captures steps then falls back to eager execution and says so.
     """
-
-    capturable: ClassVar[bool] = True
 
     def __init__(self, spec: MethodSpec, options: Any) -> None:
         self.spec = spec

@@ -74,7 +74,7 @@ class Program:
         return any(node.kind == "reals" for node in self.images)
 
     def rows(self) -> int:
-        """Rows that D forwards in this phase, in batches."""
+        """Rows that D forwards from images in this phase, in batches; feature views enter later."""
         return sum(g.key.rows * len(g.views) for g in self.groups)
 
 

@@ -117,6 +117,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "network.g_width": 32,
         "network.d_width": 32,
         "train.batch": 64,
+        "train.steps": 2500,
+        "data.conditional": True,
+        "optimizer.d.lr": 1e-3,
+        "optimizer.g.lr": 5e-4,
+        "output.grid": 80,
     },
 }
 """Named bundles of configuration for ``--preset``; anything given wins over them."""

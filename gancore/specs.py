@@ -69,7 +69,7 @@ class MethodSpec:
     """A method as it is registered: readable without importing torch.
 
     Args:
-        name: what the user writes after ``-p``; lower-case letters, digits and ``-``.
+        name: what the user writes after ``-p``; lower-case letters, digits, ``-`` and ``_``, a letter first.
         summary: one sentence.
         target: ``"module:Class"`` of the :class:`~gancore.api.Method`, imported only when a run names it.
         options: its options class.

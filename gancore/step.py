@@ -112,7 +112,7 @@ class Step:
         phase: ``"d"``, ``"d_reg"``, ``"g"`` or ``"g_reg"``.
         outputs, built: all outputs of D and all images by view, for the core; methods read ``d`` and ``images``.
         index: G updates done before this step. critic: index of the D update inside the step.
-        images_seen: reals of D's stream consumed per critic before this step.
+        images_seen: the batch times the steps done; a host number, like ``index``.
         batch: rows of a base view.
         latents: base latents (B, Z).
         labels: side -> class indices (B,) int64, or None.

@@ -131,11 +131,11 @@ def _cuda_devices(torch: Any) -> Iterator[Finding]:
 def _bf16(torch: Any) -> str:
     if torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return "native on the GPU: --precision bf16 is faster" if native else "not native on the GPU"
+        return "native on the GPU" if native else "not native on the GPU"
     flags = _read("/proc/cpuinfo")
     if re.search(r"\b(amx_bf16|avx512_bf16)\b", flags):
         return "native on this CPU"
-    return "not native on this CPU: --precision bf16 is likely to be slower than float32"
+    return "not native on this CPU: measure --precision bf16 with gan plan before you use it"
 
 
 def _machine() -> Iterator[Finding]:

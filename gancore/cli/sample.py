@@ -181,7 +181,7 @@ def _write_zip(images: Tensor, path: Path, names: list[str], labels: list[int] |
     """PNGs, and the classes in dataset.json, as ``gan train --data`` reads them; equal bytes for equal images."""
     from PIL import Image
 
-    from gancore.checkpoint import write_atomic
+    from gancore.atomic import write_atomic
     from gancore.pictures import to_uint8
 
     buffer = io.BytesIO()

@@ -24,7 +24,7 @@ TINY_NETWORKS: Mapping[str, Mapping[str, Any]] = {
 
 
 def registry_with(*specs: MethodSpec) -> Registry:
-    """Everything that is installed, and methods that a test defines."""
+    """Everything that is installed, and methods that a test defines (an installed one is there already)."""
 
     class Plugin:
         @hookimpl

@@ -56,7 +56,10 @@ class Loop:
         self.average = ExponentialAverage(self.g)
         self.adam = {
             name: torch.optim.Adam(
-                network.parameters(), lr=config.optimizers[name].lr, betas=config.optimizers[name].betas, foreach=True
+                network.parameters(),
+                lr=config.optimizers[name].lr,
+                betas=config.optimizers[name].betas,
+                foreach=True,
             )
             for name, network in (("g", self.g), ("d", self.d))
         }

@@ -40,10 +40,11 @@ def main() -> None:
             run.train(config, outdir=Path(folder) / "run", report=note)
         half = sizes[len(sizes) // 2 :]
         growth = half[-1][1] - half[0][1]
+        steps_between = half[-1][0] - half[0][0]
         print(
             f"{network}: {sizes[0][1] / 1024:.1f} MiB at step {sizes[0][0]}, {half[0][1] / 1024:.1f} MiB at "
-            f"{half[0][0]}, {half[-1][1] / 1024:.1f} MiB at {half[-1][0]}: {growth / (half[-1][0] - half[0][0]):+.3f} "
-            "KiB a step over the second half"
+            f"{half[0][0]}, {half[-1][1] / 1024:.1f} MiB at {half[-1][0]}: "
+            f"{growth / steps_between:+.3f} KiB a step over the second half"
         )
 
 

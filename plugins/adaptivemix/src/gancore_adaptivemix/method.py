@@ -101,8 +101,8 @@ class AdaptiveMix(Method):
     def _scores(self, step: Step, side: str) -> Tensor:
         of_features = step.d[f"adaptivemix.{side}_features"].logits
         of_mixed = step.d[f"adaptivemix.{side}"].logits
-        how = "mixed_mean" if self.options.adv_on == "mixed_mean" else "mixed_sum"
-        return functional.mixed_scores(of_features, of_mixed, how)
+        mean = self.options.adv_on == "mixed_mean"
+        return functional.mixed_scores(of_features, of_mixed, "mixed_mean" if mean else "mixed_sum")
 
     def _terms(self, step: Step) -> LossTerms:
         terms = {
