@@ -57,6 +57,8 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
     device = choose_device(config.compute.device)
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = config.compute.deterministic
     dataset = open_dataset(config.data, progress)
     if config.train.batch > len(dataset):
         raise ConfigError(

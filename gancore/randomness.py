@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gancore.data.transfer import to_device
+
 
 def key_to_seed(*key: int | str) -> int:
     """A 63-bit seed that depends on every part of ``key``."""
@@ -65,4 +67,4 @@ class Rng:
     def beta(self, a: float, b: float, *shape: int) -> Tensor:
         """Beta(a, b) in float32 (from numpy: torch's Beta takes no generator)."""
         drawn = np.asarray(self.numpy.beta(a, b, size=shape or None), dtype=np.float32)
-        return torch.from_numpy(drawn).to(self.device)
+        return to_device(drawn, self.device)

@@ -36,6 +36,9 @@ class ComputeOptions:
     memory_format: Literal["contiguous", "channels_last"] = option(
         "contiguous", help="Layout of images and convolution weights."
     )
+    deterministic: bool = option(
+        True, help="Deterministic cuDNN kernels on a GPU, without which a resumed run is not bit-equal."
+    )
     threads: int = option(0, help="CPU threads; 0 leaves the choice to torch.", minimum=0)
     execution: Literal["concat", "sequential"] = option(
         "concat", help="Views of a group in one forward pass, or one by one; same result."

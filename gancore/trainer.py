@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gancore.augment import AugmentChain
 from gancore.data.loader import Loader
 from gancore.data.sampler import indices
+from gancore.data.transfer import to_device
 from gancore.errors import DeviceError, GancoreError, PluginError
 from gancore.forward import Forward, ForwardOptions
 from gancore.method import LossTerms
@@ -207,7 +208,7 @@ class Trainer:
         step.latents = latents.to(self.forward.options.dtype)
         if self.loader.dataset.labels is not None:
             classes = self.loader.random_labels(rng.numpy, options.batch)
-            step.labels["fake"] = torch.from_numpy(classes).to(self.device)
+            step.labels["fake"] = to_device(classes, self.device)
         self._call(f"before_{program.network}_step", step)
         shape = (options.batch, *self.loader.dataset.shape)
         for side in sorted(self.chain.sides):
@@ -223,7 +224,7 @@ class Trainer:
     def _indices(self, network: str, critic: int) -> Tensor:
         options, start = self.options, self._start(network, critic)
         chosen = indices(options.seed, network, start, options.batch, len(self.loader.dataset))
-        return torch.from_numpy(chosen).to(self.device)
+        return to_device(chosen, self.device)
 
     def _weighted(self, value: Tensor, weight: Any, every: int) -> Tensor:
         if callable(weight):

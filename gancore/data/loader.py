@@ -10,6 +10,7 @@ import torch
 
 from gancore.data.dataset import Dataset, LazyDataset
 from gancore.data.sampler import flips, indices
+from gancore.data.transfer import to_device
 from gancore.errors import ConfigError
 
 _MOST_PREFETCHED = 4
@@ -58,7 +59,7 @@ class Loader:
             DataError: an image can no longer be read.
         """
         rows, labels = self._rows(stream, start, count)
-        return self._to_device(rows), None if labels is None else torch.from_numpy(labels).to(self.device)
+        return self._to_device(rows), None if labels is None else to_device(labels, self.device)
 
     def random_labels(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """int64 (count,), drawn with the frequencies of the data set. ValueError when it has no labels."""
@@ -103,10 +104,7 @@ class Loader:
             scaled = np.divide(rows, 127.5, dtype=wide)
             scaled -= 1
             return torch.from_numpy(scaled).to(self.dtype)
-        tensor = torch.from_numpy(rows)
-        if self.device.type == "cuda":
-            tensor = tensor.pin_memory()
-        tensor = tensor.to(self.device, non_blocking=True)
+        tensor = to_device(rows, self.device)
         if rows.dtype != np.uint8:
             return tensor.to(self.dtype)
         exact = torch.float64 if self.dtype == torch.float64 else torch.float32
