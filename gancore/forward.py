@@ -85,6 +85,11 @@ class Forward:
             self._norms += spectral_norms(module)
         self._device = next((p.device.type for p in discriminator.parameters()), "cpu")
         self.checking = False
+        if options.spectral_norm == "per_view" and (options.micro_batch_d or options.micro_batch_g):
+            raise ConfigError(
+                "train.spectral_norm = per_view iterates in every pass, and micro-batches pass every row twice; "
+                "choose per_phase, or no micro-batches"
+            )
         for name, network, rows in (
             ("d", discriminator, options.micro_batch_d),
             ("g", generator, options.micro_batch_g),

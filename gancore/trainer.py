@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from gancore.augment import AugmentChain
 from gancore.data.loader import Loader
 from gancore.data.sampler import indices
 from gancore.data.transfer import to_device
+from gancore.declaration import Term
 from gancore.errors import DeviceError, GancoreError, PluginError
 from gancore.forward import Forward, ForwardOptions
 from gancore.method import LossTerms
@@ -84,6 +84,13 @@ class Trainer:
         self.telemetry = Telemetry(device)
         self.step_index = 0
         self._progress = torch.zeros((), device=device)
+        # Scheduled weights live on the device: a captured step would bake a number of the host in.
+        dtype = forward_options.dtype
+        self._schedules = {
+            (term.key, term.network): (term.weight, torch.zeros((), dtype=dtype, device=device))
+            for term in plan.declarations.terms
+            if callable(term.weight)
+        }
         self._watching = frozenset(watch.method for watch in plan.declarations.watches)
         self._trained = {"d": self._named("d"), "g": self._named("g")}
         self._frozen_by = {network: list(self._trained[other].values()) for network, other in ("dg", "gd")}
@@ -99,7 +106,7 @@ class Trainer:
 
     @property
     def images_seen(self) -> int:
-        """Images per critic of D's stream consumed so far: the batch once a step."""
+        """The batch times the steps done."""
         return self.step_index * self.options.batch
 
     @property
@@ -111,7 +118,7 @@ class Trainer:
 
     def train_step(self) -> None:
         """n_critic updates of D, one of G, the average of G."""
-        self._progress.fill_(self.step_index / max(self.options.steps, 1))
+        self._set_progress()
         for critic in range(self.options.n_critic):
             self.update("d", critic)
             self.update("d_reg", critic)
@@ -121,6 +128,12 @@ class Trainer:
         seen = self.images_seen
         beta = beta_for(self.options.batch, seen, self.options.half_life_kimg, self.options.ramp)
         self.ema.update(self.generator, beta)
+
+    def _set_progress(self) -> None:
+        progress = self.step_index / max(self.options.steps, 1)
+        self._progress.fill_(progress)
+        for schedule, weight in self._schedules.values():
+            weight.fill_(schedule(progress))
 
     def update(self, phase: str, critic: int) -> None:
         """One phase, if anything of it is due: draws, forwards, one backward, one optimiser step."""
@@ -186,7 +199,7 @@ class Trainer:
                     "that it reads trains in this phase"
                 )
             self.telemetry.record(f"{term.key}.{program.network}", value.detach())
-            weighted = self._weighted(value, term.weight, term.every)
+            weighted = self._weighted(value, term)
             if weighted is not value:
                 self.telemetry.record(f"{term.key}.{program.network}.weighted", weighted.detach())
             total = weighted if total is None else total + weighted
@@ -226,10 +239,10 @@ class Trainer:
         chosen = indices(options.seed, network, start, options.batch, len(self.loader.dataset))
         return to_device(chosen, self.device)
 
-    def _weighted(self, value: Tensor, weight: Any, every: int) -> Tensor:
-        if callable(weight):
-            return value * (every * float(weight(self.step_index / max(self.options.steps, 1))))
-        factor = weight * every
+    def _weighted(self, value: Tensor, term: Term) -> Tensor:
+        if callable(term.weight):
+            return value * (self._schedules[term.key, term.network][1] * term.every)
+        factor = term.weight * term.every
         return value if factor == 1.0 else value * factor
 
     # Hooks.
@@ -267,12 +280,16 @@ class Trainer:
     def _named(self, network: str) -> dict[str, Tensor]:
         """Parameters that train with a network, by the name they are saved under."""
         module: nn.Module = self.discriminator if network == "d" else self.generator
-        named: dict[str, Tensor] = dict(module.named_parameters())
+        prefixed = {"": module}
         for key in sorted(self.modules.modules):
             if self.modules.trained_by[key] == network:
-                for name, parameter in self.modules.modules[key].named_parameters():
-                    named[f"methods.{key}.{name}"] = parameter
-        return named
+                prefixed[f"methods.{key}."] = self.modules.modules[key]
+        return {
+            f"{prefix}{name}": parameter
+            for prefix, owner in prefixed.items()
+            for name, parameter in owner.named_parameters()
+            if parameter.requires_grad  # what a network or method has frozen stays frozen
+        }
 
     def _saved(self) -> list[tuple[nn.Module, str, Tensor, Tensor]]:
         """Every buffer, and every parameter that no optimiser owns, with a copy of its value."""
@@ -292,6 +309,7 @@ class Trainer:
         """
         saved = self._saved()
         counters = {name: method.state_dict() for name, method in self.manager.methods.items()}
+        self._set_progress()
         self.forward.checking = True
         reached: dict[str, set[str]] = {"d": set(), "g": set()}
         for phase in self.plan.phases:

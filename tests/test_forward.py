@@ -91,6 +91,11 @@ def test_coupled_networks_refuse_micro_batches() -> None:
         tiny_session([], {"compute.micro_batch_d": 2, "network.d_norm": "batch"})
 
 
+def test_micro_batches_and_iterating_in_every_pass_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="choose per_phase, or no micro-batches"):
+        tiny_session([], {"compute.micro_batch_d": 2, "train.spectral_norm": "per_view"})
+
+
 def test_extra_latents_leave_the_running_statistics_alone() -> None:
     """The base latents alone move G's running statistics: adding a latent set changes none of them."""
     registry = registry_with(NEAR)

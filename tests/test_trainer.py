@@ -140,6 +140,26 @@ def test_parameters_no_term_reaches_leave_the_optimiser() -> None:
     session.close()
 
 
+def test_what_a_network_has_frozen_stays_frozen() -> None:
+    """A fixed projection inside D or a method's head is neither trained nor thawed by the change of phases."""
+
+    class Partly(Head):
+        @hookimpl
+        def setup(self, run):
+            Head.setup(self, run)
+            self.linear.bias.requires_grad_(False)
+
+    session = tiny_session(
+        ["partly"], registry=registry_with(spec_of(Partly, "partly", claims=lambda c: Claims()))
+    )
+    bias = session.manager.methods["partly"].linear.bias
+    before = bias.clone()
+    run_steps(session, 2)
+    assert not bias.requires_grad
+    assert torch.equal(bias, before)
+    session.close()
+
+
 def test_gradients_of_inactive_lazy_terms_are_zero_never_none() -> None:
     """Head's only reader is a term that is due in every second update."""
 
