@@ -16,7 +16,6 @@ from gancore.data.options import BUILT_IN
 from gancore.errors import ConfigError, nearest
 from gancore.options import option_fields, resolve_options
 from gancore.sections import (
-    FREE_KEYS,
     PRESETS,
     SECTIONS,
     ComputeOptions,
@@ -311,13 +310,3 @@ def _preset_layers(preset: str) -> list[Layer]:
     if preset not in PRESETS:
         raise ConfigError(f"unknown preset '{preset}'{nearest(preset, PRESETS)}; presets: {', '.join(PRESETS)}")
     return [(f"preset {preset}", PRESETS[preset])]
-
-
-def drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Keys whose values differ in a way that changes what a step computes."""
-    keys = sorted(set(before) | set(now))
-    return [
-        key
-        for key in keys
-        if before.get(key) != now.get(key) and not any(key == free or key.startswith(free) for free in FREE_KEYS)
-    ]

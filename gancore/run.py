@@ -14,6 +14,7 @@ from torch import Tensor
 from gancore import checkpoint
 from gancore.assembly import Progress, Session, assemble, choose_device
 from gancore.config import Config, Layer, flatten, load_file, resolve
+from gancore.drift import refuse_drift
 from gancore.errors import CheckpointError, ConfigError
 from gancore.networks.protocols import Generator
 from gancore.plugin_manager import Registry, discover
@@ -184,6 +185,7 @@ def resume(
     folder = RunFolder.open(path)
     found = checkpoint.load_latest(folder.checkpoints)
     config = resolve(registry, _resumed_layers(folder, drop_plugins, overrides or {}))
+    refuse_drift(config, registry, found, allow_drift, drop_plugins)
     session = assemble(config, registry, data_progress)
     try:
         restore(session, found, allow_inexact=allow_inexact, allow_drift=allow_drift, dropped=tuple(drop_plugins))

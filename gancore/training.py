@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gancore import checkpoint, pictures
 from gancore.assembly import Session, environment
-from gancore.config import drift
+from gancore.drift import drifted
 from gancore.errors import CheckpointError, DivergedError, Interrupted, PluginError, Preempted
 from gancore.metrics import Samples, gather
 from gancore.networks.protocols import Generator
@@ -137,12 +137,12 @@ def restore(
 
     Args:
         allow_inexact: continue on another machine, version or thread count; no longer bit-equal.
-        allow_drift: configuration keys that may differ. dropped: methods left out on purpose.
+        allow_drift: ``"data"`` when the set may differ. dropped: methods left out on purpose.
 
     Raises:
         CheckpointError: drift or another environment, each named with its two values.
     """
-    _refuse_drift(session, found, allow_drift, dropped)
+    _refuse_data_drift(session, found, allow_drift)
     _refuse_inexact(session, found, allow_inexact)
     problems: list[str] = []
     for prefix, module in _modules(session).items():
@@ -310,30 +310,9 @@ def _stop(folder: RunFolder, step: int, received: int | None) -> None:
     raise Preempted(f"output.max_hours reached, {how}")
 
 
-def _refuse_drift(
-    session: Session, found: checkpoint.Checkpoint, allowed: tuple[str, ...], dropped: tuple[str, ...]
-) -> None:
-    before, now = dict(found.meta["config"]), session.config.flat()
-    for name in dropped:
-        before = {key: value for key, value in before.items() if not key.startswith(f"methods.{name}.")}
-        before["plugins"] = [plugin for plugin in before["plugins"] if plugin != name]
-    changed = [key for key in drift(before, now) if key not in allowed]
-    lines = [f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in changed]
-    if session.config.train.steps < found.step:
-        lines.append(f"train.steps: {session.config.train.steps} lies before the checkpoint's step {found.step}")
-    digest = session.dataset.digest
-    if found.meta["data"]["digest"] != digest and "data" not in allowed:
-        lines.append("data: the set's content or preparation changed (its digest differs)")
-    versions = plugin_versions(session)
-    for name, version in found.meta["plugins"].items():
-        if name not in dropped and name in versions and versions[name] != version and name not in allowed:
-            lines.append(f"{name}: version {version['version']} -> {versions[name]['version']}")
-    if lines:
-        keys = " ".join(f"--allow-drift {line.split(':')[0]}" for line in lines)
-        raise CheckpointError(
-            f"the run drifted from its checkpoint at step {found.step}: {'; '.join(lines)}. "
-            f"Undo the change, or accept it with: {keys}"
-        )
+def _refuse_data_drift(session: Session, found: checkpoint.Checkpoint, allowed: tuple[str, ...]) -> None:
+    if found.meta["data"]["digest"] != session.dataset.digest and "data" not in allowed:
+        raise drifted(found.step, ["data: the set's content or preparation changed (its digest differs)"])
 
 
 def _refuse_inexact(session: Session, found: checkpoint.Checkpoint, allowed: bool) -> None:

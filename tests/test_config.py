@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gancore.config import drift, flatten, load_file, parse_override, resolve
+from gancore.config import flatten, load_file, parse_override, resolve
+from gancore.drift import changed_keys
 from gancore.errors import ConfigError, PluginError
 from gancore.plugin_manager import discover
 
@@ -144,7 +145,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_drift_ignores_what_changes_no_step() -> None:
     before = config(line={}).flat()
     now = config(line={"train.steps": 9, "output.snap": 7, "train.seed": 1}).flat()
-    assert drift(before, now) == ["train.seed"]
+    assert changed_keys(before, now) == ["train.seed"]
 
 
 def test_flatten() -> None:

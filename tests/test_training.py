@@ -150,8 +150,11 @@ def test_a_changed_configuration_is_refused_with_both_values(copy: Path) -> None
 
 
 def test_other_data_is_drift(copy: Path) -> None:
-    with pytest.raises(CheckpointError, match="data.fraction: 1.0 -> 0.5; data: the set's content"):
+    with pytest.raises(CheckpointError, match="data.fraction: 1.0 -> 0.5"):
         run.resume(copy, registry=REGISTRY, overrides={"data.fraction": 0.5})
+    with pytest.raises(CheckpointError, match="data: the set's content.*--allow-drift data"):
+        run.resume(copy, registry=REGISTRY, overrides={"data.fraction": 0.5}, allow_drift=("data.fraction",))
+    run.resume(copy, registry=REGISTRY, overrides={"data.fraction": 0.5}, allow_drift=("data.fraction", "data"))
 
 
 def test_a_missing_plugin_is_refused_and_can_be_dropped(copy: Path) -> None:

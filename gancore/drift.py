@@ -1,0 +1,60 @@
+"""Refuse to continue a run whose configuration or plugins differ from its checkpoint's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gancore.checkpoint import Checkpoint
+from gancore.config import Config
+from gancore.errors import CheckpointError
+from gancore.plugin_manager import Registry
+from gancore.sections import FREE_KEYS
+
+
+def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Keys whose values differ in a way that changes what a step computes."""
+    keys = sorted(set(before) | set(now))
+    return [
+        key
+        for key in keys
+        if before.get(key) != now.get(key) and not any(key == free or key.startswith(free) for free in FREE_KEYS)
+    ]
+
+
+def refuse_drift(
+    config: Config, registry: Registry, found: Checkpoint, allowed: Sequence[str], dropped: Sequence[str]
+) -> None:
+    """Compare a configuration with a checkpoint's, before any data is read.
+
+    Args:
+        allowed: keys and plugin names that may differ. dropped: methods left out on purpose.
+
+    Raises:
+        CheckpointError: every difference, with both values and the flag that accepts it.
+    """
+    before, now = dict(found.meta["config"]), config.flat()
+    for name in dropped:
+        before = {key: value for key, value in before.items() if not key.startswith(f"methods.{name}.")}
+        before["plugins"] = [plugin for plugin in before["plugins"] if plugin != name]
+    changed = [key for key in changed_keys(before, now) if key not in allowed]
+    lines = [f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in changed]
+    for name, version in found.meta["plugins"].items():
+        installed = registry.origins.get(name)
+        if installed and name not in dropped and name not in allowed and installed.version != version["version"]:
+            lines.append(f"{name}: version {version['version']} -> {installed.version}")
+    if lines:
+        raise drifted(found.step, lines)
+    if config.train.steps < found.step:
+        raise CheckpointError(
+            f"train.steps = {config.train.steps} lies before the checkpoint's step {found.step}; give more steps"
+        )
+
+
+def drifted(step: int, lines: Sequence[str]) -> CheckpointError:
+    """The error that lists differences, each as ``"key: what"``."""
+    keys = " ".join(f"--allow-drift {line.split(':')[0]}" for line in lines)
+    return CheckpointError(
+        f"the run drifted from its checkpoint at step {step}: {'; '.join(lines)}. "
+        f"Undo the change, or accept it with: {keys}"
+    )
