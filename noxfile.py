@@ -1,93 +1,114 @@
-"""All set-up of gancore: every session shares one environment with the core and all plugins.
+"""All set-up of gancore: the sessions share the environment ``.venv`` with the core and all plugins.
 
 ``python -m pip install nox && python -m nox -s demo`` trains and shows pictures; ``-s tests`` passes the suite.
+``uv sync --all-packages --extra test`` fills and ``uv run`` uses the same environment.
 """
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
+import sys
 
 import nox
 
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["tests"]
-nox.options.reuse_venv = "yes"
 nox.options.default_venv_backend = "uv|virtualenv"
 
 ROOT = pathlib.Path(__file__).parent
-ENVIRONMENT = ROOT / ".nox" / "gancore"
-STAMP = ENVIRONMENT / ".installed"
+ENVIRONMENT = ROOT / ".venv"
+BIN = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = str(BIN / "python")
+STAMP = ENVIRONMENT / "gancore-installed"
 PLUGINS = sorted(str(path.parent.relative_to(ROOT)) for path in ROOT.glob("plugins/*/pyproject.toml"))
 QUIET = {"OMP_NUM_THREADS": "1"}  # two OpenMP threads stall each other when anything else runs
 
 
 def prepare(session: nox.Session) -> None:
-    """Install the core and every plugin from the checkout in one call; again only when a project file changed."""
-    state = "\n".join((ROOT / name / "pyproject.toml").read_text(encoding="utf-8") for name in (".", *PLUGINS))
-    installed = STAMP.read_text(encoding="utf-8") if STAMP.exists() else ""
-    if installed == state:
+    """Fill the environment with the core and every plugin from the checkout, in one call that resolves them all.
+
+    A second call sees that no project file has changed and costs nothing.
+    """
+    projects = (".", *PLUGINS)
+    files = [(ROOT / project / "pyproject.toml").read_text(encoding="utf-8") for project in projects]
+    state = "\n".join([str(ROOT), *files])
+    if STAMP.exists() and STAMP.read_text(encoding="utf-8") == state:
         return
     editable = [argument for plugin in PLUGINS for argument in ("-e", plugin)]
-    session.install("-e", ".[test,lint]", *editable)
+    packages = ["-e", ".[test,lint]", *editable]
+    uv = shutil.which("uv")
+    if uv:
+        if not BIN.exists():
+            session.run(uv, "venv", "--python", sys.executable, str(ENVIRONMENT), external=True)
+        session.run(uv, "pip", "install", "--python", PYTHON, *packages, external=True)
+    else:
+        if not BIN.exists():
+            session.run(sys.executable, "-m", "venv", str(ENVIRONMENT), external=True)
+        session.run(PYTHON, "-m", "ensurepip", external=True, silent=True)
+        session.run(PYTHON, "-m", "pip", "install", *packages, external=True)
     STAMP.write_text(state, encoding="utf-8")
 
 
-@nox.session(venv_location=str(ENVIRONMENT))
+def run(session: nox.Session, *command: str, quiet: bool = True) -> None:
+    """Run a module of the shared environment."""
+    env = {"VIRTUAL_ENV": str(ENVIRONMENT), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    session.run(PYTHON, "-m", *command, external=True, env={**env, **(QUIET if quiet else {})})
+
+
+@nox.session(venv_backend="none")
 def demo(session: nox.Session) -> None:
     """Train AdaptiveMix on the embedded digits, from scratch, and show a sample grid (about three minutes)."""
     prepare(session)
-    outdir = session.posargs[0] if session.posargs else "runs/demo"
-    if not session.posargs and (ROOT / outdir).exists():
-        shutil.rmtree(ROOT / outdir)  # the demo's own folder: a second call shows a fresh run
-    session.run("gan", "train", "--preset", "demo", "--plugin", "adaptivemix", "--outdir", outdir, env=QUIET)
+    run(session, "gancore", "train", "--preset", "demo", "--plugin", "adaptivemix", *session.posargs)
 
 
-@nox.session(venv_location=str(ENVIRONMENT))
+@nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Everything: the quick selection, the slow tests, and on a machine with a GPU those too."""
     prepare(session)
-    session.run("python", "-m", "pytest", "-m", "", *session.posargs, env=QUIET)
+    run(session, "pytest", "-m", "", *session.posargs)
 
 
-@nox.session(venv_location=str(ENVIRONMENT))
+@nox.session(venv_backend="none")
 def quick(session: nox.Session) -> None:
     """The default selection."""
     prepare(session)
-    session.run("python", "-m", "pytest", *session.posargs, env=QUIET)
+    run(session, "pytest", *session.posargs)
 
 
-@nox.session(venv_location=str(ENVIRONMENT))
+@nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
     """Style and formatting."""
     prepare(session)
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
+    run(session, "ruff", "check", ".")
+    run(session, "ruff", "format", "--check", ".")
 
 
-@nox.session(venv_location=str(ENVIRONMENT))
+@nox.session(venv_backend="none")
 def types(session: nox.Session) -> None:
     """Types of the core and of every plugin."""
     prepare(session)
-    session.run("mypy", "gancore")
+    run(session, "mypy", "gancore")
     for plugin in PLUGINS:
-        session.run("mypy", *map(str, (ROOT / plugin / "src").glob("gancore_*")))
+        run(session, "mypy", *map(str, (ROOT / plugin / "src").glob("gancore_*")))
 
 
-@nox.session(venv_location=str(ENVIRONMENT))
+@nox.session(venv_backend="none")
 def gpu(session: nox.Session) -> None:
     """The tests that need a CUDA device; they skip with a reason where there is none."""
     prepare(session)
-    session.run("python", "-m", "pytest", "-m", "gpu", *session.posargs)
+    run(session, "pytest", "-m", "gpu", *session.posargs, quiet=False)
 
 
-@nox.session(venv_location=str(ENVIRONMENT))
+@nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
     """The benchmarks; each prints its machine, its baseline and a ratio with spread."""
     prepare(session)
     chosen = session.posargs or sorted(p.stem for p in (ROOT / "tests/benchmarks").glob("bench_*.py"))
     for name in chosen:
-        session.run("python", f"tests/benchmarks/{name}.py", env=QUIET)
+        session.run(PYTHON, f"tests/benchmarks/{name}.py", external=True, env=QUIET)
 
 
 @nox.session

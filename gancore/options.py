@@ -57,7 +57,7 @@ class Options:
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     weight: float = option(
-        1.0, help="Factor on every term of the method; 0 removes its terms from the plan.", minimum=0
+        1.0, help="Factor on every term of the method; 0 is the same as leaving it out.", minimum=0
     )
 
     def check(self) -> None:
