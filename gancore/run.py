@@ -141,8 +141,8 @@ def train(
         RunFolder.refuse_taken(outdir)
     session = assemble(resolved, registry, data_progress)
     try:
-        folder = RunFolder.create(outdir or default_path("runs", run_label(resolved)))
-        folder.write_config(resolved.to_toml(versions=_versions(session)))
+        path = outdir or default_path("runs", run_label(resolved))
+        folder = RunFolder.create(path, resolved.to_toml(versions=_versions(session)))
         if started is not None:
             started(session, folder)
         fit(session, folder, report)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,25 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
 
     @classmethod
-    def create(cls, path: str | Path) -> RunFolder:
-        """A new run folder.
+    def create(cls, path: str | Path, config: str) -> RunFolder:
+        """A new run folder with its ``config.toml``.
 
         Raises:
             ConfigError: it holds a run already, or something else; nothing is touched.
-            RunFolderError: it cannot be written.
+            RunFolderError: it cannot be written; the folders that were made are taken away again.
         """
         cls.refuse_taken(path)
         folder = cls(path)
-        with _writing(folder.path):
-            folder.samples.mkdir(parents=True)
-            folder.checkpoints.mkdir()
+        try:
+            with _writing(folder.path):
+                folder.samples.mkdir(parents=True)
+                folder.checkpoints.mkdir()
+            folder.write_config(config)
+        except RunFolderError:
+            for made in (folder.samples, folder.checkpoints):
+                with contextlib.suppress(OSError):
+                    made.rmdir()
+            raise
         return folder
 
     @classmethod
@@ -105,7 +112,7 @@ class RunFolder:
         found = sorted(self.samples.glob("step-*.png"))
         return found[-1] if found else None
 
-    @contextmanager
+    @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep a second process from training in the same folder.
 
@@ -135,7 +142,7 @@ def default_path(parent: str | Path, label: str) -> Path:
     return parent / f"{number:03d}-{label}"
 
 
-@contextmanager
+@contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:
         yield

@@ -296,6 +296,21 @@ def test_a_full_disk_exits_with_8_and_keeps_the_last_checkpoint(
     assert not different(newest(tmp_path / "run").tensors, newest(tmp_path / "whole").tensors)
 
 
+def test_a_disk_that_is_full_from_the_start_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunFolderError, match="cannot write .*config.toml.*No space left"):
+        train(tmp_path / "run")
+    monkeypatch.undo()
+    assert not list((tmp_path / "run").iterdir())
+    train(tmp_path / "run")
+    assert newest(tmp_path / "run").step == 4
+
+
 def test_old_checkpoints_go_and_the_best_stays(tmp_path: Path) -> None:
     def metric(method, samples):
         assert samples.generate(3, 0).shape == (3, 1, 16, 16)
