@@ -105,7 +105,7 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
     }
     for call in manager.calls("setup"):
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(key_to_seed(config.train.seed, "setup", call.method))
+            torch.default_generator.manual_seed(key_to_seed(config.train.seed, "setup", call.method))
             _guarded(call, run=contexts[call.method])
     chain = _build_chain(manager, contexts)
     plan = StepPlan(
@@ -151,7 +151,7 @@ def build_networks(
     """The networks of a configuration, initialised from its seed, on the device."""
     spec.check(dataset.shape, dataset.name)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key_to_seed(config.train.seed, "networks"))
+        torch.default_generator.manual_seed(key_to_seed(config.train.seed, "networks"))
         generator, discriminator = spec.load()(config.network, dataset.shape, len(dataset.class_names))
     for network in (generator, discriminator):
         network.to(device=device, dtype=_dtype(config))
