@@ -1,7 +1,7 @@
 """All set-up of gancore: the sessions share the environment ``.venv`` with the core and all plugins.
 
 ``python -m pip install nox && python -m nox -s demo`` trains and shows pictures; ``-s tests`` passes the suite.
-``uv sync --all-packages --extra test`` fills and ``uv run`` uses the same environment.
+``uv sync --all-packages --all-extras`` fills and ``uv run`` uses the same environment.
 """
 
 from __future__ import annotations

@@ -42,10 +42,13 @@ class Session:
     trainer: Trainer
     contexts: dict[str, RunContext]
     device: torch.device
+    threads_before: int
 
     def close(self) -> None:
-        """Stop background reading."""
+        """Stop background reading; give the process the number of threads back that it had."""
         self.loader.close()
+        if self.config.compute.threads:
+            torch.set_num_threads(self.threads_before)
 
 
 def assemble(config: Config, registry: Registry, progress: Progress | None = None) -> Session:
@@ -55,9 +58,16 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
         progress: called with (done, total) while data is read.
     """
     device = choose_device(config.compute.device)
+    threads_before = torch.get_num_threads()
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            f"WORLD_SIZE = {os.environ['WORLD_SIZE']}: training on several devices is not there yet; start one "
+            "process, without torchrun"
+        )
     if device.type == "cuda":
+        torch.cuda.set_device(device)
         torch.backends.cudnn.deterministic = config.compute.deterministic
     dataset = open_dataset(config.data, progress)
     if config.train.batch > len(dataset):
@@ -142,7 +152,7 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
             spectral_norm=config.train.spectral_norm,
         ),
     )
-    return Session(config, registry, dataset, loader, manager, plan, trainer, contexts, device)
+    return Session(config, registry, dataset, loader, manager, plan, trainer, contexts, device, threads_before)
 
 
 def build_networks(
@@ -218,6 +228,8 @@ def _build_chain(manager: RunManager, contexts: dict[str, RunContext]) -> Augmen
                 f"plugin '{call.method}', hook 'augment' returned {type(link).__name__}; expected an object "
                 "with sides, draw and transform, or None"
             )
+        if not set(link.sides) <= {"real", "fake"}:
+            raise PluginError(f"plugin '{call.method}': its link has sides {link.sides}; expected 'real', 'fake'")
         if contexts[call.method].shape == (2,):
             raise PluginError(
                 f"'{call.method}' augments images, and the set holds 2-D points: drop -p {call.method}"

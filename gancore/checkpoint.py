@@ -143,9 +143,13 @@ def read_meta(path: Path) -> dict[str, Any]:
     return meta
 
 
-def prune(folder: Path, keep: int, best: int | None = None) -> None:
-    """Delete all but the ``keep`` newest checkpoints and the best one."""
-    for step in steps(folder)[:-keep]:
+def prune(folder: Path, keep: int, written: int, best: int | None = None) -> None:
+    """Delete all but the ``keep`` newest checkpoints up to the one just written, and the best one.
+
+    Later ones are left alone: they are damaged, or this run would have gone on from them.
+    """
+    candidates = [step for step in steps(folder) if step <= written]
+    for step in candidates[:-keep]:
         if step != best:
             for suffix in (".json", ".safetensors"):  # the sidecar first: without it there is no checkpoint
                 with contextlib.suppress(FileNotFoundError):

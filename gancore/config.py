@@ -127,6 +127,8 @@ def resolve(
             other = _LENGTHS.get(full)
             if other is not None and other not in layer:  # a stronger layer replaces the length, however given
                 merged.pop(other, None)
+            if merged.get(full, value) != value:
+                _supersede(full, merged, origins)
             merged[full] = value
             origins[full] = origin
     _make_absolute(merged)
@@ -149,6 +151,8 @@ def resolve(
         for name, origin in where.items():
             key = f"{prefix}.{name}"
             origins[key] = origins.get(key, origin) if origin == "given" else origin
+    if sections["output"].keep_best and not sections["output"].evaluate_every:
+        raise ConfigError("output.keep_best needs metrics: set output.evaluate_every (--eval-every) too")
     return Config(
         train=sections["train"],
         data=sections["data"],
@@ -164,8 +168,12 @@ def resolve(
     )
 
 
-def load_file(path: str | Path) -> Layer:
-    """A TOML file as a layer. A resolved ``config.toml`` of a run can be given again."""
+def load_file(path: str | Path) -> list[Layer]:
+    """A TOML file as layers.
+
+    A resolved ``config.toml`` of a run can be given again: its values keep the origins it recorded, so that a
+    preset or network named later still brings its own values.
+    """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -177,9 +185,34 @@ def load_file(path: str | Path) -> Layer:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the configuration '{path}' is not valid TOML: {error}") from None
-    for table in ("origin", "versions", "run"):
-        document.pop(table, None)
-    return (f"file {path.name}", flatten(document))
+    origins = document.pop("origin", {})
+    if not isinstance(origins, dict):
+        raise ConfigError(f"the configuration '{path}' has origin = {origins!r}; expected a table")
+    document.pop("versions", None)
+    layers: dict[str, dict[str, Any]] = {}
+    for key, value in flatten(document).items():
+        recorded = str(origins.get(key, ""))
+        layers.setdefault(recorded if _is_weak(recorded) else f"file {path.name}", {})[key] = value
+    return sorted(layers.items(), key=lambda layer: not _is_weak(layer[0]))
+
+
+def _is_weak(origin: str) -> bool:
+    """Whether a recorded value was nobody's wish: a default, or what a preset or network brought."""
+    return origin in ("default", "network default") or origin.startswith("preset ")
+
+
+def _supersede(key: str, merged: dict[str, Any], origins: dict[str, str]) -> None:
+    """Forget what another preset, or another network, had brought."""
+    if key.startswith("methods.") and key.endswith(".preset"):
+        prefix, brought = key.removesuffix("preset"), _is_weak
+    elif key == "network.name":
+        prefix, brought = "", lambda origin: origin == "network default"
+        for name in [name for name in merged if name.startswith("network.") and _is_weak(origins[name])]:
+            del merged[name], origins[name]
+    else:
+        return
+    for name in [name for name in merged if name.startswith(prefix) and brought(origins[name])]:
+        del merged[name], origins[name]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -191,6 +224,11 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
+
+
+def file_values(path: str | Path) -> dict[str, Any]:
+    """All dotted keys of a TOML file, whatever their origin."""
+    return {key: value for _, layer in load_file(path) for key, value in layer.items()}
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -233,6 +271,8 @@ def _full_key(key: str, plugins: list[str], registry: Registry) -> str:
     if key in ("network", "data"):
         return f"{key}.name" if key == "network" else f"{key}.source"
     if first in ("network", "methods") and rest:
+        if first == "methods" and "." not in rest:
+            raise ConfigError(f"'{key}' names a method and no option of it; expected {key}.OPTION")
         if first == "methods" and rest.split(".")[0] not in plugins:
             name = rest.split(".")[0]
             raise ConfigError(f"'{key}' sets an option of '{name}', which the run does not name: add -p {name}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from gancore.errors import PluginError, nearest
 
@@ -22,9 +22,6 @@ Reads = Mapping[str, tuple[str, ...]]
 """View name -> what is read of it: tap names, ``"logits"``, ``"images"``."""
 
 Network = Literal["d", "g"]
-
-BASE_VIEWS = ("real", "fake", "real_raw", "fake_raw")
-"""Views that belong to the core: the batch as D sees it (augmented) and as it was read or generated (raw)."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +179,9 @@ class Declaration:
             every: the term is active in every ``every``-th update and is then scaled by ``every``.
             penalty: the input gradient that ``step.input_gradient(name)`` returns.
         """
+        self._check_choice("network", network, ("d", "g"))
+        for side in scores:
+            self._check_choice("scores", side, ("real", "fake"))
         if every < 1:
             raise PluginError(f"'{self._method}' declares term '{name}' with every = {every}; expected >= 1")
         if any(t.method == self._method and t.name == name and t.network == network for t in self._into.terms):
@@ -227,6 +227,8 @@ class Declaration:
             grad: False when nothing that reads it needs a gradient.
         """
         self._check_new(name)
+        self._check_choice("augment", augment, (None, "real", "fake"))
+        self._check_choice("precision", precision, (None, "float32"))
         self._into.images[name] = ImageView(
             name,
             self._method,
@@ -283,6 +285,9 @@ class Declaration:
 
         A method that watches has these hooks called in the main phase only, ``"d"`` or ``"g"``.
         """
+        self._check_choice("network", network, ("d", "g"))
+        for side in (*margins, *scores):
+            self._check_choice("side", side, ("real", "fake"))
         self._into.watches.append(Watch(self._method, network, dict(reads or {}), margins, scores))
 
     def scores(self, compute: Callable[[Step, str], Tensor], *, reads: Mapping[str, Reads]) -> None:
@@ -310,13 +315,13 @@ class Declaration:
             raise PluginError(f"'{self._method}' declares a margin without offering 'margin' in its spec")
         self._into.margin = SideFunction(self._method, compute, reads)
 
+    def _check_choice(self, what: str, value: object, allowed: tuple[object, ...]) -> None:
+        if value not in allowed:
+            choices = " or ".join(map(repr, allowed))
+            raise PluginError(f"'{self._method}' declares {what} = {value!r}; expected {choices}")
+
     def _check_new(self, name: str) -> None:
         if not name.startswith(f"{self._method}."):
             raise PluginError(f"'{self._method}' declares '{name}'; expected a name '{self._method}.…'")
         if name in self._into.images or name in self._into.features or name in self._into.latents:
             raise PluginError(f"'{self._method}' declares '{name}' twice")
-
-
-def outputs_of(reads: Any) -> set[str]:
-    """All output names in a reads map."""
-    return {output for outputs in reads.values() for output in outputs}

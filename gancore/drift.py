@@ -7,7 +7,7 @@ from typing import Any
 
 from gancore.checkpoint import Checkpoint
 from gancore.config import Config
-from gancore.errors import CheckpointError
+from gancore.errors import CheckpointError, ConfigError, nearest
 from gancore.plugin_manager import Registry
 from gancore.sections import FREE_KEYS
 
@@ -31,9 +31,23 @@ def refuse_drift(
         allowed: keys and plugin names that may differ. dropped: methods left out on purpose.
 
     Raises:
+        ConfigError: a name that the run does not know.
         CheckpointError: every difference, with both values and the flag that accepts it.
     """
     before, now = dict(found.meta["config"]), config.flat()
+    for name in dropped:
+        if name not in before["plugins"]:
+            raise ConfigError(
+                f"--drop-plugin {name}: the run has no such plugin{nearest(name, before['plugins'])}"
+            )
+    known = {*before, *now, *found.meta["plugins"], "data"}
+    for name in allowed:
+        if name not in known:
+            raise ConfigError(f"--allow-drift {name}: no such key or plugin{nearest(name, known)}")
+    added = [name for name in config.plugins if name not in before["plugins"]] if dropped else []
+    for name in added:  # the default objective, in the place of a dropped one
+        now = {key: value for key, value in now.items() if not key.startswith(f"methods.{name}.")}
+        now["plugins"] = [plugin for plugin in now["plugins"] if plugin != name]
     for name in dropped:
         before = {key: value for key, value in before.items() if not key.startswith(f"methods.{name}.")}
         before["plugins"] = [plugin for plugin in before["plugins"] if plugin != name]

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gancore.augment import AugmentChain
 from gancore.errors import ConfigError, PluginError
-from gancore.networks.batch_statistics import running_statistics_frozen
+from gancore.networks.batch_statistics import batch_norm_layers, running_statistics_frozen
 from gancore.networks.protocols import Discriminator, Generator
 from gancore.networks.spectral import SpectralNorm, iterate_at_every_read, power_iterate, spectral_norms
 from gancore.plan import StepPlan
@@ -84,6 +84,10 @@ class Forward:
         for module in trained:
             self._norms += spectral_norms(module)
         self._device = next((p.device.type for p in discriminator.parameters()), "cpu")
+        if self._device == "cuda" and any(view.precision for view in self._declared.images.values()):
+            # TF32 keeps ten bits of the mantissa, in the backward of such a view too.
+            torch.backends.cudnn.allow_tf32 = False
+        self._g_batch_norms = batch_norm_layers(generator)
         self.checking = False
         if options.spectral_norm == "per_view" and (options.micro_batch_d or options.micro_batch_g):
             raise ConfigError(
@@ -220,7 +224,7 @@ class Forward:
 
     def _generate_one(self, name: str, latents: Tensor, labels: Tensor | None) -> Tensor:
         base = name not in self._declared.latents
-        with contextlib.nullcontext() if base else running_statistics_frozen(self.generator):
+        with contextlib.nullcontext() if base else running_statistics_frozen(self._g_batch_norms):
             return self._run_generator(latents, labels)
 
     def _run_generator(self, latents: Tensor, labels: Tensor | None) -> Tensor:
@@ -330,8 +334,6 @@ class Forward:
 
     def _autocast(self, precision: str | None) -> contextlib.AbstractContextManager[Any]:
         device = self._device
-        if precision == "float32" and device == "cuda":
-            return torch.backends.cudnn.flags(allow_tf32=False)  # TF32 keeps ten bits of the mantissa
         if self.options.precision != "bf16" or precision == "float32":
             return contextlib.nullcontext()
         return torch.autocast(device, dtype=torch.bfloat16)

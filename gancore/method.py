@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,43 @@ class Method:
             raise PluginError(
                 f"checkpoint holds state {sorted(state)} for '{self.name}', which has no load_state_dict"
             )
+
+
+def method_state(method: Method) -> dict[str, Any]:
+    """A copy of a method's :meth:`~Method.state_dict`, as JSON will hold it.
+
+    Raises:
+        PluginError: the method raised, or returned what JSON cannot hold.
+    """
+    try:
+        state = method.state_dict()
+        if any(not isinstance(key, str) for key in state):
+            raise TypeError("keys must be strings")
+        copied: dict[str, Any] = json.loads(json.dumps(state))
+    except Exception as error:
+        raise PluginError(
+            f"plugin '{method.name}': state_dict must return plain numbers, strings and booleans by name "
+            f"({type(error).__name__}: {error}); tensors belong into run.add_module"
+        ) from error
+    return copied
+
+
+def load_method_state(method: Method, state: Mapping[str, Any]) -> None:
+    """Hand a saved state back to a method that keeps one.
+
+    Raises:
+        PluginError: the method raised.
+    """
+    if not state and type(method).load_state_dict is Method.load_state_dict:
+        return
+    try:
+        method.load_state_dict(state)
+    except PluginError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"plugin '{method.name}' raised in load_state_dict: {type(error).__name__}: {error}"
+        ) from error
 
 
 def merge_reads(*reads: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

@@ -38,11 +38,25 @@ def gather(results: Mapping[str, Mapping[str, float] | None]) -> dict[str, float
     owners: dict[str, str] = {}
     table: dict[str, float] = {}
     for method in sorted(results):
-        for name, value in (results[method] or {}).items():
+        returned = results[method]
+        if returned is not None and not isinstance(returned, Mapping):
+            raise PluginError(
+                f"plugin '{method}' returned {type(returned).__name__} from evaluate; expected a dict"
+            )
+        for name, given in (returned or {}).items():
+            value = _number(given)
             if name in owners:
                 raise PluginError(f"metric '{name}' returned by both '{owners[name]}' and '{method}'")
-            if not isinstance(value, int | float) or not math.isfinite(value):
-                raise PluginError(f"plugin '{method}' returned metric '{name}' = {value!r}; expected a number")
+            if not math.isfinite(value):
+                raise PluginError(f"plugin '{method}' returned metric '{name}' = {given!r}; expected a number")
             owners[name] = method
-            table[name] = float(value)
+            table[name] = value
     return table
+
+
+def _number(given: object) -> float:
+    """Any number as a float, a tensor or numpy scalar too; NaN for what is none."""
+    try:
+        return float(given)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan

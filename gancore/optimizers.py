@@ -60,16 +60,17 @@ class NetworkOptimizer:
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore moments; layout and alignment follow the parameters."""
         for name, parameter in self.named.items():
+            saved = {key: tensors.get(f"{name}/{key}") for key in _moments(self.options)}
             entries: dict[str, Any] = {}
-            for key in _moments(self.options):
-                saved = tensors.get(f"{name}/{key}")
-                if saved is None:
-                    continue
+            for key, value in saved.items():
+                if value is None:  # another algorithm's moments are of no use in part: start afresh
+                    entries.clear()
+                    break
                 if key == "step":
-                    entries[key] = saved.to(torch.float32).reshape(()).clone()
+                    entries[key] = value.to(torch.float32).reshape(()).clone()
                 else:
                     fresh = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-                    entries[key] = fresh.copy_(saved)
+                    entries[key] = fresh.copy_(value)
             if entries:
                 self.optimizer.state[parameter] = entries
 

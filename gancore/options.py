@@ -97,7 +97,7 @@ def resolve_options(
     presets: Mapping[str, Mapping[str, Any]] = getattr(cls, "presets", {})
     if presets:
         chosen = given.get("preset", (defaults or {}).get("preset", fields["preset"].default))
-        if chosen not in presets:
+        if not isinstance(chosen, str) or chosen not in presets:
             raise ConfigError(
                 f"unknown preset {chosen!r} for '{where}preset'{nearest(str(chosen), presets)}; "
                 f"presets: {', '.join(presets)}"

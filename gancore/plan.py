@@ -74,10 +74,11 @@ class StepPlan:
         return self._compiler.canonical(view)
 
     def interval(self, phase: str) -> int:
-        """The shortest interval of a phase's terms; 1 for a main phase."""
-        if not phase.endswith("_reg"):
-            return 1
-        return min((term.every for term in self._by_phase[phase]), default=1)
+        """The shortest interval of the lazy phase of this phase's network; 1 where it has none.
+
+        The optimiser's correction holds for both phases of a network, since they share the optimiser.
+        """
+        return min((term.every for term in self._by_phase[f"{phase[0]}_reg"]), default=1)
 
     @property
     def phases(self) -> tuple[str, ...]:

@@ -14,9 +14,11 @@ from gancore import hookspecs
 from gancore.errors import PluginError, nearest
 from gancore.method import Method
 from gancore.networks.spec import NetworkSpec
+from gancore.sections import SECTIONS
 from gancore.specs import MethodSpec
 
 ENTRY_POINT_GROUP = "gancore.plugins"
+RESERVED = frozenset({"plugins", "methods", "network", "optimizer", "origin", "versions", *SECTIONS})
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ class Registry:
                 f"'{origin.distribution}' registers the name {spec.name!r}; expected lower-case letters, "
                 "digits, '-' and '_'"
             )
-        if spec.name in table:
+        if spec.name in RESERVED:
+            raise PluginError(f"'{origin.distribution}' registers the name '{spec.name}', which is a section's")
+        if spec.name in self.origins:
             raise PluginError(
                 f"'{spec.name}' is registered by both '{self.origins[spec.name].distribution}' and "
                 f"'{origin.distribution}'; uninstall one of them"

@@ -285,6 +285,8 @@ class Compiler:
         while name not in ("real", "fake", "real_raw", "fake_raw"):
             if name in self.declarations.latents:
                 return "fake"
+            if name not in self._known:
+                raise PluginError(f"a view has the labels of unknown view '{name}'{nearest(name, self._known)}")
             declared: FeatureView | ImageView
             declared = self.declarations.features.get(name) or self.declarations.images[name]
             name = declared.labels_from

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from gancore.drift import refuse_drift
 from gancore.errors import CheckpointError, ConfigError
 from gancore.networks.protocols import Generator
 from gancore.plugin_manager import Registry, discover
-from gancore.run_folder import RunFolder, default_path
+from gancore.run_folder import RunFolder, claim_default
 from gancore.training import Report, fit, generate, plugin_versions, restore
 
 
@@ -113,6 +112,7 @@ class Run:
         return self._generator
 
 
+@torch.enable_grad()
 def train(
     config: Mapping[str, Any] | str | Path | Config,
     *,
@@ -141,11 +141,12 @@ def train(
         RunFolder.refuse_taken(outdir)
     session = assemble(resolved, registry, data_progress)
     try:
-        path = outdir or default_path("runs", run_label(resolved))
+        path = outdir or claim_default("runs", run_label(resolved))
         folder = RunFolder.create(path, resolved.to_toml(versions=_versions(session)))
-        if started is not None:
-            started(session, folder)
-        fit(session, folder, report)
+        with folder.locked():
+            if started is not None:
+                started(session, folder)
+            fit(session, folder, report)
     finally:
         session.close()
     return Run(folder, _registry=registry)
@@ -160,6 +161,7 @@ def load(path: str | Path) -> Run:
     return Run(RunFolder.open(path))
 
 
+@torch.enable_grad()
 def resume(
     path: str | Path,
     *,
@@ -183,21 +185,26 @@ def resume(
     """
     registry = registry or discover()
     folder = RunFolder.open(path)
-    found = checkpoint.load_latest(folder.checkpoints)
-    config = resolve(registry, _resumed_layers(folder, drop_plugins, overrides or {}))
-    refuse_drift(config, registry, found, allow_drift, drop_plugins)
-    session = assemble(config, registry, data_progress)
-    try:
-        restore(session, found, allow_inexact=allow_inexact, allow_drift=allow_drift, dropped=tuple(drop_plugins))
-        folder.truncate_metrics(int(found.meta["metrics_bytes"]))
-        if overrides or drop_plugins or allow_drift:
-            folder.write_config(config.to_toml(versions=_versions(session)))
-        if started is not None:
-            started(session, folder)
-        fit(session, folder, report)
-    finally:
-        session.close()
-    notes = [f"passed over a damaged checkpoint: {reason}" for reason in found.skipped]
+    with folder.locked():
+        # A run that was killed before its first checkpoint begins again: it is a function of its configuration.
+        found = checkpoint.load_latest(folder.checkpoints) if checkpoint.steps(folder.checkpoints) else None
+        config = resolve(registry, _resumed_layers(folder, drop_plugins, overrides or {}))
+        if found is not None:
+            refuse_drift(config, registry, found, allow_drift, drop_plugins)
+        session = assemble(config, registry, data_progress)
+        try:
+            if found is not None:
+                restore(session, found, allow_inexact=allow_inexact, allow_drift=allow_drift)
+            folder.truncate_metrics(int(found.meta["metrics_bytes"]) if found is not None else 0)
+            if overrides or drop_plugins or allow_drift:
+                folder.write_config(config.to_toml(versions=_versions(session)))
+            if started is not None:
+                started(session, folder)
+            fit(session, folder, report)
+        finally:
+            session.close()
+    skipped = found.skipped if found is not None else ()
+    notes = [f"passed over a damaged checkpoint: {reason}" for reason in skipped]
     return Run(folder, notes, _registry=registry)
 
 
@@ -210,21 +217,18 @@ def run_label(config: Config) -> str:
 def _layers(config: Mapping[str, Any] | str | Path) -> list[Layer]:
     if isinstance(config, Mapping):
         return [("given", flatten(config))]
-    return [load_file(config)]
+    return load_file(config)
 
 
 def _resumed_layers(folder: RunFolder, dropped: tuple[str, ...], overrides: Mapping[str, Any]) -> list[Layer]:
-    """The run's configuration with the origins it had, then the changes."""
-    document = tomllib.loads(folder.config.read_text(encoding="utf-8"))
-    origins = document.pop("origin", {})
-    document.pop("versions", None)
-    flat = flatten(document)
-    flat["plugins"] = [name for name in flat["plugins"] if name not in dropped]
-    flat = {k: v for k, v in flat.items() if not any(k.startswith(f"methods.{name}.") for name in dropped)}
-    by_origin: dict[str, dict[str, Any]] = {}
-    for key, value in flat.items():
-        by_origin.setdefault(origins.get(key, "file config.toml"), {})[key] = value
-    return [*by_origin.items(), ("command line", dict(overrides))]
+    """The run's configuration with the origins it had, without dropped plugins, then the changes."""
+    layers: list[Layer] = []
+    for origin, layer in load_file(folder.config):
+        kept = {k: v for k, v in layer.items() if not any(k.startswith(f"methods.{name}.") for name in dropped)}
+        if "plugins" in kept:
+            kept["plugins"] = [name for name in kept["plugins"] if name not in dropped]
+        layers.append((origin, kept))
+    return [*layers, ("command line", dict(overrides))]
 
 
 def _versions(session: Session) -> dict[str, Any]:

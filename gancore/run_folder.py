@@ -33,15 +33,18 @@ class RunFolder:
         """
         cls.refuse_taken(path)
         folder = cls(path)
+        made: list[Path] = []
         try:
             with _writing(folder.path):
-                folder.samples.mkdir(parents=True)
-                folder.checkpoints.mkdir()
+                folder.path.mkdir(parents=True, exist_ok=True)
+                for part in (folder.samples, folder.checkpoints):
+                    part.mkdir()
+                    made.append(part)
             folder.write_config(config)
         except RunFolderError:
-            for made in (folder.samples, folder.checkpoints):
+            for part in reversed(made):  # only what this call has made
                 with contextlib.suppress(OSError):
-                    made.rmdir()
+                    part.rmdir()
             raise
         return folder
 
@@ -107,11 +110,6 @@ class RunFolder:
                 continue  # a line that a kill cut short
         return rows
 
-    def newest_sample(self) -> Path | None:
-        """The latest sample grid, if any."""
-        found = sorted(self.samples.glob("step-*.png"))
-        return found[-1] if found else None
-
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep a second process from training in the same folder.
@@ -124,22 +122,47 @@ class RunFolder:
         except ImportError:  # Windows: no advisory locks of this kind
             yield
             return
-        with _writing(self.path), open(self.path / ".lock", "w") as file:
+        with contextlib.ExitStack() as stack:
+            with _writing(self.path):
+                file = stack.enter_context(open(self.path / ".lock", "w"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ConfigError(
                     f"another process is training in '{self.path}'; wait for it or stop it"
                 ) from None
+            except OSError:
+                pass  # a file system without locks
             yield
 
 
-def default_path(parent: str | Path, label: str) -> Path:
-    """The first free ``parent/NNN-label``."""
+def claim_default(parent: str | Path, label: str) -> Path:
+    """Make and return the first free ``parent/NNN-label``; two processes never get the same one.
+
+    Raises:
+        RunFolderError: ``parent`` cannot be written.
+    """
     parent = Path(parent)
-    taken = {p.name.split("-")[0] for p in parent.iterdir()} if parent.is_dir() else set()
-    number = next(n for n in range(1, 1_000_000) if f"{n:03d}" not in taken)
-    return parent / f"{number:03d}-{label}"
+    with _writing(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            taken = {int(p.name[:3]) for p in parent.iterdir() if p.name[:3].isdigit()}
+            number = max(number, next(n for n in range(1, len(taken) + 2) if n not in taken))
+            claim = parent / f".{number:03d}"
+            try:
+                claim.mkdir()  # atomic, whatever the label
+            except FileExistsError:
+                number += 1
+                continue
+            try:
+                if not any(p.name.startswith(f"{number:03d}") for p in parent.iterdir()):
+                    path = parent / f"{number:03d}-{label}"
+                    path.mkdir()
+                    return path
+            finally:
+                claim.rmdir()
+            number += 1
 
 
 @contextlib.contextmanager

@@ -34,12 +34,12 @@ class ComputeOptions:
         "float32", help="bf16 is autocast with float32 losses; float64 is for checks."
     )
     memory_format: Literal["contiguous", "channels_last"] = option(
-        "contiguous", help="Layout of images and convolution weights."
+        "contiguous", help="Layout of convolution weights; activations follow."
     )
     deterministic: bool = option(
         True, help="Deterministic cuDNN kernels on a GPU, without which a resumed run is not bit-equal."
     )
-    threads: int = option(0, help="CPU threads; 0 leaves the choice to torch.", minimum=0)
+    threads: int = option(0, help="CPU threads; 0 leaves the choice to torch.", minimum=0, maximum=1024)
     execution: Literal["concat", "sequential"] = option(
         "concat", help="Views of a group in one forward pass, or one by one; same result."
     )
@@ -81,7 +81,9 @@ class OutputOptions:
     log_every: int = option(50, help="Steps a line of metrics.jsonl.", minimum=1)
     snap: int = option(500, help="Steps between checkpoints and sample grids.", minimum=1)
     keep: int = option(3, help="Checkpoints to keep.", minimum=2)
-    keep_best: str = option("", help="Metric whose best (lowest) checkpoint is kept too; empty for none.")
+    keep_best: str = option(
+        "", help="Metric whose lowest value marks a checkpoint to keep too; needs evaluate_every."
+    )
     grid: int = option(64, help="Images in a sample grid.", minimum=1, maximum=1024)
     evaluate_every: int = option(0, help="Steps between evaluations; 0 for none.", minimum=0)
     max_hours: float = option(0.0, help="Save and stop after so many hours; 0 for no limit.", minimum=0)

@@ -298,6 +298,11 @@ class Step:
     def log(self, **values: Tensor) -> None:
         """Record 0-d tensors of the calling method; their mean over a tick goes to ``metrics.jsonl``."""
         for name, value in values.items():
+            if not isinstance(value, Tensor) or value.dim() != 0 or value.device.type != self.device.type:
+                shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise PluginError(
+                    f"'{self.caller}' logs '{name}' as {shape}; expected a 0-d tensor on the {self.device.type}"
+                )
             self._log(f"{self.caller}/{name}", value.detach())
 
     def calling(self, method: str, doing: str) -> _Calling:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from gancore.attribution import CORE, attributed
 from gancore.augment import AugmentChain
 from gancore.data.loader import Loader
 from gancore.data.sampler import indices
 from gancore.data.transfer import to_device
 from gancore.declaration import Term
-from gancore.errors import DeviceError, GancoreError, PluginError
+from gancore.errors import PluginError
 from gancore.forward import Forward, ForwardOptions
 from gancore.method import LossTerms
 from gancore.networks.ema import ExponentialAverage, beta_for
@@ -21,15 +23,13 @@ from gancore.networks.protocols import Discriminator, Generator
 from gancore.optimizers import NetworkOptimizer
 from gancore.plan import StepPlan
 from gancore.plugin_manager import HookCall, RunManager
+from gancore.probe import probe
 from gancore.program import Program
 from gancore.randomness import Rng
 from gancore.run_context import MethodModules
 from gancore.sections import OptimizerOptions
 from gancore.step import Step
 from gancore.telemetry import Telemetry
-
-CORE = "gancore"
-"""Stands for the core where a key or an error names a method."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,8 @@ class Trainer:
 
     Attributes:
         step_index: G updates done. A run of k steps and one resumed at any step before k end bit-equal.
-        unreached: parameters, by network, that no term reaches; they left the optimiser.
+        trained: parameters by network and saved name, those of methods' modules among them.
+        unreached: names of parameters, by network, that no term reaches; they left the optimiser.
     """
 
     def __init__(
@@ -92,16 +93,15 @@ class Trainer:
             if callable(term.weight)
         }
         self._watching = frozenset(watch.method for watch in plan.declarations.watches)
-        self._trained = {"d": self._named("d"), "g": self._named("g")}
-        self._frozen_by = {network: list(self._trained[other].values()) for network, other in ("dg", "gd")}
+        self.trained = {"d": self._named("d"), "g": self._named("g")}
         self._d_parameters = list(discriminator.parameters())
-        self.unreached = self._probe()
+        self.unreached = probe(self)
         self.optimizers = {
             network: NetworkOptimizer(
                 {n: p for n, p in named.items() if n not in self.unreached[network]},
                 options.optimizers.get(network, OptimizerOptions()),
             )
-            for network, named in self._trained.items()
+            for network, named in self.trained.items()
         }
 
     @property
@@ -118,7 +118,7 @@ class Trainer:
 
     def train_step(self) -> None:
         """n_critic updates of D, one of G, the average of G."""
-        self._set_progress()
+        self.set_progress()
         for critic in range(self.options.n_critic):
             self.update("d", critic)
             self.update("d_reg", critic)
@@ -129,7 +129,8 @@ class Trainer:
         beta = beta_for(self.options.batch, seen, self.options.half_life_kimg, self.options.ramp)
         self.ema.update(self.generator, beta)
 
-    def _set_progress(self) -> None:
+    def set_progress(self) -> None:
+        """Bring progress and scheduled weights on the device up to the present step."""
         progress = self.step_index / max(self.options.steps, 1)
         self._progress.fill_(progress)
         for schedule, weight in self._schedules.values():
@@ -143,25 +144,32 @@ class Trainer:
             return
         network = program.network
         optimizer = self.optimizers[network]
-        for parameter in self._frozen_by[network]:
-            parameter.requires_grad_(False)
-        try:
-            step = self._new_step(program, critic)
-            with _attributed(step):
-                total = self._loss(step)
-                optimizer.clear()
-                total.backward()  # type: ignore[no-untyped-call]
+        step = self.new_step(program, critic)
+        with self.others_frozen(network), attributed(step):
+            total = self.loss(step)
+            optimizer.clear()
+            total.backward()  # type: ignore[no-untyped-call]
             optimizer.fill_missing()
             optimizer.step(self.plan.interval(phase))
             self.telemetry.record(f"loss/{phase}", total.detach())
-            with torch.no_grad(), _attributed(step):
+            with torch.no_grad():
                 self._call(f"after_{network}_step", step)
-        finally:
-            for parameter in self._frozen_by[network]:
-                parameter.requires_grad_(True)
         self.telemetry.commit()
 
-    def _new_step(self, program: Program, critic: int) -> Step:
+    @contextlib.contextmanager
+    def others_frozen(self, network: str) -> Iterator[None]:
+        """What trains with the other network needs no gradient in the phases of this one."""
+        frozen = self.trained["g" if network == "d" else "d"].values()
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+
+    def new_step(self, program: Program, critic: int) -> Step:
+        """The context of a phase, before anything of it is drawn."""
         phase, options = program.phase, self.options
         return Step(
             program=program,
@@ -179,7 +187,7 @@ class Trainer:
             d_parameters=self._d_parameters,
         )
 
-    def _loss(self, step: Step) -> Tensor:
+    def loss(self, step: Step) -> Tensor:
         """Draws, forwards, loss hooks; the weighted sum of the phase's terms."""
         program = step.program
         reals = self._draw(step)
@@ -291,59 +299,6 @@ class Trainer:
             if parameter.requires_grad  # what a network or method has frozen stays frozen
         }
 
-    def _saved(self) -> list[tuple[nn.Module, str, Tensor, Tensor]]:
-        """Every buffer, and every parameter that no optimiser owns, with a copy of its value."""
-        saved = []
-        for module in (self.generator, self.discriminator, *self.modules.modules.values()):
-            for holder in module.modules():
-                owned = [(n, p) for n, p in holder.named_parameters(recurse=False) if not p.requires_grad]
-                for name, tensor in (*holder.named_buffers(recurse=False), *owned):
-                    saved.append((holder, name, tensor, tensor.detach().clone()))
-        return saved
-
-    def _probe(self) -> dict[str, frozenset[str]]:
-        """Run every phase once with all of its terms, undo it, and return the parameters nothing reaches.
-
-        An error in a plugin so shows before training, and a parameter that never gets a gradient is not left
-        to the optimiser's momentum or weight decay.
-        """
-        saved = self._saved()
-        counters = {name: method.state_dict() for name, method in self.manager.methods.items()}
-        self._set_progress()
-        self.forward.checking = True
-        reached: dict[str, set[str]] = {"d": set(), "g": set()}
-        for phase in self.plan.phases:
-            program = self.plan.full_program(phase)
-            if program is None:
-                continue
-            named = self._trained[program.network]
-            for parameter in self._frozen_by[program.network]:
-                parameter.requires_grad_(False)
-            step = self._new_step(program, 0)
-            try:
-                with _attributed(step):
-                    gradients = torch.autograd.grad(self._loss(step), list(named.values()), allow_unused=True)
-            finally:
-                for parameter in self._frozen_by[program.network]:
-                    parameter.requires_grad_(True)
-            reached[program.network].update(
-                name for name, grad in zip(named, gradients, strict=True) if grad is not None
-            )
-        self.forward.checking = False
-        for holder, name, tensor, value in saved:
-            if getattr(holder, name) is not tensor:
-                raise PluginError(
-                    f"a method binds a new tensor to the buffer '{name}' of its {type(holder).__name__}; change "
-                    "buffers in place (copy_, add_), so that they are saved and captured"
-                )
-            with torch.no_grad():
-                tensor.copy_(value)
-        for name, state in counters.items():
-            if state:
-                self.manager.methods[name].load_state_dict(state)
-        self.telemetry = Telemetry(self.device)
-        return {network: frozenset(self._trained[network].keys() - found) for network, found in reached.items()}
-
 
 def _checked_terms(call: HookCall, step: Step, returned: object, expected: Iterable[str]) -> dict[str, Tensor]:
     where = f"plugin '{call.method}', hook '{call.hook}' (phase '{step.phase}', step {step.index})"
@@ -364,29 +319,9 @@ def _checked_terms(call: HookCall, step: Step, returned: object, expected: Itera
         if not isinstance(value, Tensor) or value.dim() != 0:
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise PluginError(f"{where} returned term '{name}' as {shape}; expected a 0-d tensor")
+        if value.device.type != step.device.type:
+            raise PluginError(
+                f"{where} returned term '{name}' on the {value.device.type}, not {step.device.type}"
+            )
         terms[key] = value
     return terms
-
-
-class _attributed:
-    """Turn an exception of a method into an error that names plugin, hook, phase and step."""
-
-    def __init__(self, step: Step) -> None:
-        self._step = step
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        step = self._step
-        if isinstance(error, torch.OutOfMemoryError):
-            raise DeviceError(
-                f"out of memory in phase '{step.phase}', step {step.index}: lower --batch or --network widths, "
-                f"or set micro_batch_d ({str(error).splitlines()[0]})"
-            ) from error
-        if not isinstance(error, Exception) or isinstance(error, GancoreError) or step.caller in ("", CORE):
-            return
-        raise PluginError(
-            f"plugin '{step.caller}' raised in '{step.doing}' (phase '{step.phase}', step {step.index}): "
-            f"{type(error).__name__}: {error}"
-        ) from error

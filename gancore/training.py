@@ -18,12 +18,12 @@ from torch import Tensor
 from gancore import checkpoint, pictures
 from gancore.assembly import Session, environment
 from gancore.drift import drifted
-from gancore.errors import CheckpointError, DivergedError, Interrupted, PluginError, Preempted
+from gancore.errors import CheckpointError, ConfigError, DivergedError, Interrupted, PluginError, Preempted
+from gancore.method import load_method_state, method_state
 from gancore.metrics import Samples, gather
 from gancore.networks.protocols import Generator
 from gancore.randomness import Rng
 from gancore.run_folder import RunFolder
-from gancore.trainer import CORE
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ Report = Callable[[Tick], None]
 
 
 def fit(session: Session, folder: RunFolder, report: Report | None = None) -> None:
-    """Train to the configured number of steps.
+    """Train to the configured number of steps. The caller holds the folder's lock.
 
     Raises:
         DivergedError: a loss or weight is not finite; the last checkpoint is intact.
@@ -52,9 +52,11 @@ def fit(session: Session, folder: RunFolder, report: Report | None = None) -> No
     """
     trainer, config = session.trainer, session.config
     output, steps = config.output, config.train.steps
+    if output.evaluate_every and not session.manager.calls("evaluate"):
+        raise ConfigError("output.evaluate_every is set, but no method of the run has metrics: name one with -p")
     began, first = time.monotonic(), trainer.step_index
     last_time, last_step = began, first
-    with folder.locked(), _signals() as caught:
+    with _signals() as caught:
         if first == 0:
             picture = snapshot(session, folder)
             if report is not None:
@@ -92,14 +94,15 @@ def snapshot(session: Session, folder: RunFolder) -> str:
     """A checkpoint and a sample grid; returns the grid's path."""
     trainer, config = session.trainer, session.config
     tensors, meta = state(session)
-    bad = [name for name, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+    bad = [name for name, tensor in tensors.items() if name.startswith(_MUST_BE_FINITE) and _not_finite(tensor)]
     if bad:
         raise _diverged(session, folder, f"'{bad[0]}' and {len(bad) - 1} more tensors are not finite")
     picture = folder.samples / f"step-{trainer.step_index:08d}.png"
     pictures.save_png(sample_sheet(session), picture)
     meta["metrics_bytes"] = folder.metrics_bytes()
     checkpoint.save(folder.checkpoints, trainer.step_index, tensors, meta)
-    checkpoint.prune(folder.checkpoints, config.output.keep, _best_step(session, folder))
+    best = _best_step(session, folder)
+    checkpoint.prune(folder.checkpoints, config.output.keep, trainer.step_index, best)
     return str(picture)
 
 
@@ -119,7 +122,7 @@ def state(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "plugins": plugin_versions(session),
         "environment": environment(session),
         "data": session.dataset.describe(),
-        "methods": {name: method.state_dict() for name, method in sorted(session.manager.methods.items())},
+        "methods": {name: method_state(method) for name, method in sorted(session.manager.methods.items())},
         "telemetry": names,
     }
     return tensors, meta
@@ -131,13 +134,12 @@ def restore(
     *,
     allow_inexact: bool = False,
     allow_drift: tuple[str, ...] = (),
-    dropped: tuple[str, ...] = (),
 ) -> None:
     """Load a checkpoint into a session, or refuse with everything that differs.
 
     Args:
         allow_inexact: continue on another machine, version or thread count; no longer bit-equal.
-        allow_drift: ``"data"`` when the set may differ. dropped: methods left out on purpose.
+        allow_drift: ``"data"`` when the set may differ.
 
     Raises:
         CheckpointError: drift or another environment, each named with its two values.
@@ -155,8 +157,8 @@ def restore(
         optimizer.load_state({n[len(prefix) :]: t for n, t in found.tensors.items() if n.startswith(prefix)})
     trainer.telemetry.load_state(found.meta["telemetry"], found.tensors["telemetry.sums"])
     for name, saved in found.meta["methods"].items():
-        if saved and name not in dropped:
-            session.manager.methods[name].load_state_dict(saved)
+        if saved and name in session.manager.methods:
+            load_method_state(session.manager.methods[name], saved)
     trainer.step_index = found.step
 
 
@@ -193,7 +195,7 @@ def generate(
     truncation: float = 1.0,
     batch: int = 64,
 ) -> Tensor:
-    """Samples of a generator in evaluation mode; each depends on the seed and its index alone.
+    """Samples of a generator in evaluation mode; each latent depends on the seed and its index alone.
 
     Args:
         labels: one class an image; None takes the classes in turn when the generator is conditional.
@@ -202,6 +204,10 @@ def generate(
     Returns:
         (count, C, H, W) in [-1, 1], or points (count, 2), on the CPU.
     """
+    if count < 1 or not math.isfinite(truncation):
+        raise ConfigError(
+            f"{count} samples with truncation {truncation}: expected at least 1, and a finite number"
+        )
     dtype = next(generator.parameters()).dtype
     width = generator.latent_dim
     drawn = [Rng("samples", seed, index).normal(width) for index in range(count)]
@@ -242,6 +248,13 @@ def plugin_versions(session: Session) -> dict[str, dict[str, str]]:
 
 # Parts.
 
+_MUST_BE_FINITE = ("g.", "d.", "ema.", "optimizer.")
+"""A method may keep an infinity of its own, such as a minimum of nothing yet."""
+
+
+def _not_finite(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+
 
 def _modules(session: Session) -> dict[str, torch.nn.Module]:
     trainer = session.trainer
@@ -265,8 +278,8 @@ def _row(session: Session, moments: Mapping[str, Mapping[str, float]], rate: flo
     }
 
 
-def _short(value: float) -> float:
-    return float(f"{value:.7g}")
+def _short(value: float) -> float | None:
+    return float(f"{value:.7g}") if math.isfinite(value) else None  # JSON has no NaN
 
 
 def _check_finite(session: Session, folder: RunFolder) -> None:
@@ -350,4 +363,4 @@ def _signals() -> Iterator[_Caught]:
             signal.signal(number, handler)
 
 
-__all__ = ["CORE", "Tick", "evaluate", "fit", "generate", "restore", "sample_sheet", "snapshot", "state"]
+__all__ = ["Tick", "evaluate", "fit", "generate", "restore", "sample_sheet", "snapshot", "state"]

@@ -117,7 +117,7 @@ def test_without_a_whole_one_every_defect_is_named(tmp_path: Path) -> None:
 
 def test_pruning_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     save(tmp_path, 1, 2, 3, 4, 5)
-    checkpoint.prune(tmp_path, keep=2, best=2)
+    checkpoint.prune(tmp_path, keep=2, written=5, best=2)
     assert checkpoint.steps(tmp_path) == [2, 4, 5]
     assert len(list(tmp_path.iterdir())) == 6
 

@@ -60,9 +60,39 @@ def test_the_resolved_file_gives_the_same_configuration(tmp_path: Path) -> None:
     first = config(line={"plugins": ["adaptivemix", "r1"], "adaptivemix.preset": "official", "train.kimg": 10})
     path = tmp_path / "config.toml"
     path.write_text(first.to_toml(versions={"gancore": "0"}))
-    second = resolve(REGISTRY, [load_file(path)])
+    second = resolve(REGISTRY, load_file(path))
     assert second.flat() == first.flat()
     assert tomllib.loads(path.read_text())["origin"]["methods.adaptivemix.distance"] == "preset official"
+
+
+def test_a_preset_or_network_named_later_replaces_what_the_first_brought(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    first = config(line={"plugins": ["adaptivemix"], "adaptivemix.alpha": 0.5, "network.d_width": 32})
+    path.write_text(first.to_toml())
+    later = resolve(
+        REGISTRY, [*load_file(path), ("line", {"adaptivemix.preset": "official", "network": "sngan"})]
+    )
+    official = config(
+        line={"plugins": ["adaptivemix"], "adaptivemix.preset": "official", "adaptivemix.alpha": 0.5}
+    )
+    assert later.methods == official.methods
+    assert later.train.n_critic == 5
+    assert later.optimizers["d"].betas == (0.0, 0.9)
+    assert later.network.d_width == 32  # a wish stays
+
+
+def test_steps_and_kimg_replace_each_other_across_layers() -> None:
+    assert config(file={"train.kimg": 64}, line={"train.steps": 7}).train.steps == 7
+    both = config(file={"train.steps": 7}, line={"train.kimg": 6.4})
+    assert both.train.steps == 100
+    assert both.origins["train.steps"] == "line"
+    with pytest.raises(ConfigError, match="train.steps and train.kimg are both given"):
+        config(line={"train.steps": 7, "train.kimg": 1})
+
+
+def test_a_best_metric_needs_evaluations() -> None:
+    with pytest.raises(ConfigError, match="output.keep_best needs metrics"):
+        config(line={"output.keep_best": "fid"})
 
 
 def test_kimg_is_steps_times_the_batch() -> None:

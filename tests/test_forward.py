@@ -125,8 +125,8 @@ def forwarded(session: Session, phase: str):
     trainer = session.trainer
     program = trainer.plan.full_program(phase)
     assert program is not None
-    step = trainer._new_step(program, 0)
-    trainer._loss(step)
+    step = trainer.new_step(program, 0)
+    trainer.loss(step)
     return step
 
 

@@ -168,6 +168,19 @@ BAD = {
         ),
         "in a circle: m0.a -> m0.b -> m0.a",
     ),
+    "network": (lambda p: p.term("t", "D"), "declares network = 'D'; expected 'd' or 'g'"),
+    "side": (
+        lambda p: p.view("m0.v", None, sources=("real",), augment="Real"),
+        "declares augment = 'Real'; expected None or 'real' or 'fake'",
+    ),
+    "labels": (
+        lambda p: (
+            p.view("m0.v", None, sources=("real",), labels_from="rael"),
+            p.term("t", "d", reads={"m0.v": ("logits",)}),
+        ),
+        r"has the labels of unknown view 'rael' \(did you mean 'real'\?\)",
+    ),
+    "margin of a view": (lambda p: p.watch(margins=("real_raw",)), "declares side = 'real_raw'"),
     "unknown source": (
         lambda p: (
             p.view("m0.a", lambda s, x: x, sources=("rael",)),

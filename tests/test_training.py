@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from methods_for_tests import ALL, broken
 
 import gancore
-from gancore import checkpoint, run, training
+from gancore import checkpoint, run
 from gancore.errors import (
     CheckpointError,
     ConfigError,
@@ -67,6 +68,7 @@ CASES: Mapping[str, tuple[list[str], Mapping[str, Any]]] = {
         ["wgan", "gp"],
         {
             "compute.memory_format": "channels_last",
+            "wgan.clip": 0.0,
             "optimizer.d.name": "rmsprop",
             "optimizer.d.momentum": 0.5,
             "data.mirror": True,
@@ -311,6 +313,131 @@ def test_a_disk_that_is_full_from_the_start_leaves_nothing_behind(
     assert newest(tmp_path / "run").step == 4
 
 
+def test_damaged_newer_checkpoints_do_not_push_out_good_ones(tmp_path: Path) -> None:
+    train(tmp_path / "run", overrides={"train.steps": 6})
+    for step in (4, 6):
+        file = tmp_path / f"run/checkpoints/step-{step:08d}.safetensors"
+        file.write_bytes(file.read_bytes()[:50])
+    run.resume(
+        tmp_path / "run", overrides={"train.steps": 3, "output.keep": 2, "output.snap": 1}, registry=REGISTRY
+    )
+    assert newest(tmp_path / "run").step == 3
+    assert {2, 3} <= set(checkpoint.steps(tmp_path / "run/checkpoints"))
+
+
+def test_a_logged_nan_and_a_methods_own_infinity_do_not_stop_a_run(tmp_path: Path) -> None:
+    def log(method, step):
+        step.log(ratio=torch.tensor(float("nan")))
+
+    train(tmp_path / "run", ["broken"], {"output.log_every": 3}, registry_with(broken("after_d_step", log)))
+    assert newest(tmp_path / "run").step == 4
+
+
+def test_an_error_of_the_caller_is_not_one_of_the_run_folder(tmp_path: Path) -> None:
+    def report(tick):
+        raise FileNotFoundError("the caller's own")
+
+    with pytest.raises(FileNotFoundError, match="the caller's own"):
+        train(tmp_path / "run", report=report, overrides={})
+
+
+def test_a_refused_second_resume_touches_nothing(copy: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    before = {p.name: p.read_bytes() for p in (copy / "config.toml", copy / "metrics.jsonl")}
+    with open(copy / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another process is training"):
+            run.resume(copy, registry=REGISTRY, overrides={"train.steps": 99})
+    assert {p.name: p.read_bytes() for p in (copy / "config.toml", copy / "metrics.jsonl")} == before
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
+    train(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    forget_after(tmp_path / "cut", -1)
+    run.resume(tmp_path / "cut", registry=REGISTRY)
+    assert not different(newest(tmp_path / "whole").tensors, newest(tmp_path / "cut").tensors)
+    assert rows(tmp_path / "whole") == rows(tmp_path / "cut")
+
+
+def test_unknown_names_to_drop_or_allow_are_refused(copy: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--drop-plugin haed: .*did you mean 'head'"):
+        run.resume(copy, registry=REGISTRY, drop_plugins=("haed",))
+    with pytest.raises(ConfigError, match=r"--allow-drift train.bach: .*did you mean 'train.batch'"):
+        run.resume(copy, registry=REGISTRY, allow_drift=("train.bach",))
+
+
+def test_a_damaged_configuration_is_named(copy: Path) -> None:
+    with open(copy / "config.toml", "a") as file:
+        file.write("x = [")
+    with pytest.raises(ConfigError, match="config.toml' is not valid TOML"):
+        run.resume(copy, registry=REGISTRY, overrides={"train.steps": 8})
+
+
+def test_training_leaves_threads_and_generators_as_they_were(tmp_path: Path) -> None:
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    with torch.no_grad():
+        train(tmp_path / "run", overrides={"compute.threads": 2})
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+
+
+STATES = {
+    "a numpy number": lambda method: {"x": np.float32(1)},
+    "a tensor": lambda method: {"x": torch.zeros(1)},
+    "a key that is no name": lambda method: {1: 2},
+    "an exception": lambda method: 1 / 0,
+}
+
+
+@pytest.mark.parametrize("what", STATES)
+def test_a_state_that_json_cannot_hold_is_named_before_training(what: str, tmp_path: Path) -> None:
+    spec = broken("after_d_step", lambda method, step: None)
+    spec.load().state_dict = STATES[what]
+    with pytest.raises(PluginError, match="plugin 'broken': state_dict must return plain numbers"):
+        train(tmp_path / "run", ["broken"], registry=registry_with(spec))
+
+
+def test_drawing_from_a_global_generator_is_refused(tmp_path: Path) -> None:
+    for draw in (lambda: torch.rand(()), lambda: torch.tensor(np.random.rand())):
+        action = lambda method, step, draw=draw: method.terms(t=step.d["real"].logits.mean() * draw())  # noqa: E731
+        with pytest.raises(PluginError, match="draws from the global generator.*step.rng"):
+            train(tmp_path / "run", ["broken"], registry=registry_with(broken("d_loss", action)))
+
+
+def test_another_optimiser_starts_afresh(copy: Path) -> None:
+    overrides = {"optimizer.d.name": "rmsprop", "optimizer.g.name": "sgd"}
+    run.resume(copy, registry=REGISTRY, overrides=overrides, allow_drift=tuple(overrides))
+    assert newest(copy).step == 4
+    assert not [name for name in newest(copy).tensors if name.endswith("/exp_avg")]
+
+
+def test_a_method_that_goes_to_weight_zero_leaves_the_run(copy: Path) -> None:
+    run.resume(copy, registry=REGISTRY, overrides={"head.weight": 0.0}, allow_drift=("methods.head.weight",))
+    assert newest(copy).step == 4
+
+
+def test_default_folders_are_claimed_one_by_one(tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from gancore.run_folder import claim_default
+
+    with ThreadPoolExecutor(8) as pool:
+        claimed = list(pool.map(lambda n: claim_default(tmp_path / "runs", f"label{n % 2}"), range(24)))
+    assert len({path.name[:3] for path in claimed}) == 24
+    assert all(path.is_dir() for path in claimed)
+
+
+def test_evaluations_without_metrics_and_several_processes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="no method of the run has metrics"):
+        train(tmp_path / "run", overrides={"output.evaluate_every": 2})
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="WORLD_SIZE = 2: training on several devices is not there yet"):
+        train(tmp_path / "other")
+
+
 def test_old_checkpoints_go_and_the_best_stays(tmp_path: Path) -> None:
     def metric(method, samples):
         assert samples.generate(3, 0).shape == (3, 1, 16, 16)
@@ -335,6 +462,9 @@ def test_two_owners_of_a_metric_and_a_value_that_is_none() -> None:
     assert gather({"a": None, "b": {"fid": 3}}) == {"fid": 3.0}
     with pytest.raises(PluginError, match="metric 'fid' returned by both 'a' and 'b'"):
         gather({"b": {"fid": 1.0}, "a": {"fid": 2.0}})
+    assert gather({"a": {"x": np.float32(1.5), "y": torch.tensor(2)}}) == {"x": 1.5, "y": 2.0}
+    with pytest.raises(PluginError, match="plugin 'a' returned list from evaluate; expected a dict"):
+        gather({"a": [1.0]})
     with pytest.raises(PluginError, match="plugin 'a' returned metric 'fid' = nan"):
         gather({"a": {"fid": float("nan")}})
 
@@ -373,4 +503,3 @@ def test_state_names_are_stable(finished: Path) -> None:
     assert {"g", "d", "ema", "methods"} <= {name.split(".")[0] for name in names}
     assert "methods.head.linear.weight" in names
     assert "optimizer.d/methods.head.linear.weight/exp_avg" in names
-    assert training.CORE == "gancore"

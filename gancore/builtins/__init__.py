@@ -8,22 +8,29 @@ from gancore.builtins import options
 from gancore.hookspecs import hookimpl
 from gancore.networks.builtin import BUILTIN as NETWORKS
 from gancore.networks.spec import NetworkSpec
-from gancore.specs import Claims, MethodSpec, Need
+from gancore.specs import Claims, Clash, MethodSpec, Need
 
 DEFAULT_OBJECTIVE = "nonsaturating"
 """Taken when no named method claims the objective."""
 
 
-def _objective(
-    name: str, *, offers: frozenset[str] = frozenset({"margin", "scalar-logit"})
-) -> Callable[..., Claims]:
-    claims = Claims(exclusive={"objective": f"drop -p {name}"}, offers=offers)
+def _objective(name: str) -> Callable[..., Claims]:
+    claims = Claims(exclusive={"objective": f"drop -p {name}"}, offers=frozenset({"margin", "scalar-logit"}))
     return lambda chosen: claims
+
+
+def _wasserstein(chosen: options.WassersteinOptions) -> Claims:
+    return Claims(
+        exclusive={"objective": "drop -p wgan"},
+        offers=frozenset({"scalar-logit"}),
+        tags=frozenset({"clips-weights"}) if chosen.clip else frozenset(),
+    )
 
 
 def _interpolated(chosen: options.GradientPenaltyOptions) -> Claims:
     return Claims(
         exclusive={"penalty:interpolated": "drop -p gp"},
+        clashes=(Clash("clips-weights", "the penalty stands in for clipping D's weights: set wgan.clip = 0"),),
         needs=(
             Need(
                 "d:uncoupled",
@@ -62,7 +69,7 @@ METHODS = (
         summary="Wasserstein loss, with weight clipping.",
         target="gancore.builtins.objectives:Wasserstein",
         options=options.WassersteinOptions,
-        claims=_objective("wgan", offers=frozenset({"scalar-logit"})),
+        claims=_wasserstein,
         reference="Arjovsky et al., 2017, arXiv:1701.07875",
     ),
     MethodSpec(

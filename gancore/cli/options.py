@@ -161,6 +161,6 @@ def layers(config: str | None, plugin: tuple[str, ...], overrides: tuple[str, ..
         flags["train.kimg"] = given["kimg"]
     if plugin:
         flags["plugins"] = list(plugin)
-    found = [load_file(config)] if config else []
+    found = load_file(config) if config else []
     found += [(COMMAND_LINE, flags), (COMMAND_LINE, parse_overrides(overrides))]
     return [layer for layer in found if layer[1]]

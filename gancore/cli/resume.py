@@ -68,12 +68,12 @@ def resume(
 def finished_at(run: Path, steps: int | None) -> int | None:
     """The length of a run whose last checkpoint is whole and lies at its end, else None."""
     from gancore import checkpoint
-    from gancore.config import load_file
+    from gancore.config import file_values
     from gancore.errors import CheckpointError
     from gancore.run_folder import RunFolder
 
     folder = RunFolder.open(run)
-    target = steps or load_file(folder.config)[1].get("train.steps")
+    target = steps or file_values(folder.config).get("train.steps")
     saved = checkpoint.steps(folder.checkpoints)
     if not saved or saved[-1] != target:
         return None

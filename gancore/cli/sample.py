@@ -158,11 +158,11 @@ def _reference(run: Run) -> Any:
     """Points of the data, to draw the generated ones over."""
     import numpy as np
 
-    from gancore.config import load_file
+    from gancore.config import file_values
     from gancore.data import DataOptions, open_dataset
     from gancore.options import resolve_options
 
-    given = {key[5:]: value for key, value in load_file(run.folder.config)[1].items() if key[:5] == "data."}
+    given = {key[5:]: value for key, value in file_values(run.folder.config).items() if key[:5] == "data."}
     dataset = open_dataset(resolve_options(DataOptions, given, where="data.")[0])
     rows = dataset.read(np.arange(min(POINTS, len(dataset))))
     dataset.close()

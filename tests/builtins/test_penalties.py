@@ -70,8 +70,8 @@ def test_trained_value_equals_the_penalty_of_a_direct_call(name: str, side: str)
     trainer = session.trainer
     program = trainer.plan.full_program("d")
     assert program is not None
-    step = trainer._new_step(program, 0)
-    trainer._loss(step)
+    step = trainer.new_step(program, 0)
+    trainer.loss(step)
     images = step.built[side].detach().requires_grad_(True)
     logits = trainer.discriminator(images)
     (gradient,) = torch.autograd.grad(logits.sum(), images)

@@ -100,7 +100,7 @@ def test_dry_run_is_a_configuration_file(gan, tmp_path):
     repeated = tomllib.loads(again.out)
     assert {**repeated, "origin": {}} == {**document, "origin": {}}
     assert (
-        resolve(discover(), [load_file(file)]).flat()
+        resolve(discover(), load_file(file)).flat()
         == resolve(
             discover(), layers(None, ("relativistic", "r1"), ("r1.every=16",), mirror=True, batch=32, kimg=3.2)
         ).flat()

@@ -14,8 +14,8 @@ from gancore_adaptivemix.options import AdaptiveMixOptions
 
 def forwarded(session, phase="d"):
     trainer = session.trainer
-    step = trainer._new_step(trainer.plan.full_program(phase), 0)
-    trainer._loss(step)
+    step = trainer.new_step(trainer.plan.full_program(phase), 0)
+    trainer.loss(step)
     return step
 
 
@@ -72,6 +72,15 @@ def test_reals_and_fakes_have_draws_of_their_own_and_noise_follows_its_option() 
     session.close()
 
 
+def test_only_sides_in_use_are_drawn() -> None:
+    """The paper's preset does nothing in G's phase; the official one there looks at fakes alone."""
+    for preset, drawn in (("paper", set()), ("official", {"fake"})):
+        session = tiny_session(["adaptivemix"], {"adaptivemix.preset": preset})
+        assert set(forwarded(session, "g").stash[DRAW]) == drawn
+        assert set(forwarded(session, "d").stash[DRAW]) == {"real", "fake"}
+        session.close()
+
+
 def test_one_lambda_a_sample_and_no_fixed_points() -> None:
     session = tiny_session(["adaptivemix"], {"adaptivemix.per_sample_lambda": True, "adaptivemix.derange": True})
     draw = forwarded(session).stash[DRAW]["real"]
@@ -96,7 +105,7 @@ MIXES = {
     "r1 on clean logits": (["r1"], {}),
     "r1 on the scores": (["r1"], {"adaptivemix.preset": "official", "r1.output": "scores"}),
     "hinge": (["hinge"], {"adaptivemix.preset": "official", "adaptivemix.adv_on": "mixed_mean"}),
-    "wgan + gp": (["wgan", "gp"], {}),
+    "wgan + gp": (["wgan", "gp"], {"wgan.clip": 0.0}),
     "relativistic": (["relativistic"], {"adaptivemix.preset": "official"}),
     "conditional": ([], {"data.conditional": True, "adaptivemix.preset": "official"}),
     "another tap": ([], {"adaptivemix.tap": "pooled", "adaptivemix.distance": "l2"}),

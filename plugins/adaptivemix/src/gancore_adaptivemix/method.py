@@ -39,7 +39,7 @@ class AdaptiveMix(Method):
     @hookimpl
     def declare(self, plan: Declaration) -> None:
         chosen = self.options
-        self._shape = plan.taps[chosen.tap].shape if chosen.tap in plan.taps else ()
+        self._shape = plan.taps[chosen.tap].shape
         mixed = chosen.adv_on != "clean"
         for side in ("real", "fake"):
             plan.view(f"adaptivemix.{side}", self._mix_side(side), sources=(side,))
@@ -80,7 +80,11 @@ class AdaptiveMix(Method):
         return self._terms(step)
 
     def _draw(self, step: Step) -> None:
-        step.stash[DRAW] = {side: self._draw_side(step.rng(side), step.batch) for side in ("real", "fake")}
+        step.stash[DRAW] = {
+            side: self._draw_side(step.rng(side), step.batch)
+            for side in ("real", "fake")
+            if f"adaptivemix.{side}" in step.d
+        }
 
     def _draw_side(self, rng: Rng, batch: int) -> MixDraw:
         chosen = self.options

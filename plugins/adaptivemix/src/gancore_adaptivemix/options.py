@@ -11,7 +11,7 @@ from gancore.api import Options, option
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveMixOptions(Options):
-    """``adaptivemix``. Every disagreement between the slides and the released code is an option."""
+    """``adaptivemix``. Every disagreement between the paper and the released code is an option."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
