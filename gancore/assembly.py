@@ -79,6 +79,8 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
     generator, discriminator = build_networks(config, spec, dataset, device)
     active = {name: chosen for name, chosen in config.methods.items() if chosen.weight != 0}
     manager = RunManager(build_methods(registry, active))
+    if config.output.evaluate_every and not manager.calls("evaluate"):
+        raise ConfigError("output.evaluate_every is set, but no method of the run has metrics: name one with -p")
     num_classes = len(dataset.class_names)
     claims = {name: registry.method(name).claims(chosen) for name, chosen in active.items()}
     check_claims(claims, capabilities(discriminator, dataset))

@@ -22,10 +22,6 @@ class MethodModules:
     modules: dict[str, nn.Module] = field(default_factory=dict)
     trained_by: dict[str, TrainedBy] = field(default_factory=dict)
 
-    def of(self, network: str) -> list[nn.Module]:
-        """The modules whose parameters train with a network."""
-        return [self.modules[name] for name in sorted(self.modules) if self.trained_by[name] == network]
-
 
 @dataclass(frozen=True)
 class RunContext:

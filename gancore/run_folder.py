@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -145,24 +146,20 @@ def claim_default(parent: str | Path, label: str) -> Path:
     parent = Path(parent)
     with _writing(parent):
         parent.mkdir(parents=True, exist_ok=True)
-        number = 1
-        while True:
-            taken = {int(p.name[:3]) for p in parent.iterdir() if p.name[:3].isdigit()}
-            number = max(number, next(n for n in range(1, len(taken) + 2) if n not in taken))
+        for number in itertools.count(1):
             claim = parent / f".{number:03d}"
             try:
                 claim.mkdir()  # atomic, whatever the label
             except FileExistsError:
-                number += 1
                 continue
             try:
-                if not any(p.name.startswith(f"{number:03d}") for p in parent.iterdir()):
+                if not any(parent.glob(f"{number:03d}-*")):
                     path = parent / f"{number:03d}-{label}"
                     path.mkdir()
                     return path
             finally:
                 claim.rmdir()
-            number += 1
+    raise AssertionError("unreachable: counting does not end")
 
 
 @contextlib.contextmanager

@@ -52,8 +52,6 @@ def fit(session: Session, folder: RunFolder, report: Report | None = None) -> No
     """
     trainer, config = session.trainer, session.config
     output, steps = config.output, config.train.steps
-    if output.evaluate_every and not session.manager.calls("evaluate"):
-        raise ConfigError("output.evaluate_every is set, but no method of the run has metrics: name one with -p")
     began, first = time.monotonic(), trainer.step_index
     last_time, last_step = began, first
     with _signals() as caught:

@@ -21,8 +21,6 @@ from gancore.networks.options import DCGANOptions
 from gancore.networks.protocols import Discriminator, Generator, require_labels
 from gancore.networks.spec import TapSpec
 
-OPTIONS = DCGANOptions
-
 START = 4
 WEIGHT_STD = 0.02
 

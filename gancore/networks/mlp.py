@@ -12,8 +12,6 @@ from gancore.networks.options import MLPOptions
 from gancore.networks.protocols import Discriminator, Generator, require_labels
 from gancore.networks.spec import TapSpec
 
-OPTIONS = MLPOptions
-
 
 class MLPGenerator(Generator):
     """``depth`` hidden layers with ReLU, then a linear output without bound; the class is embedded."""

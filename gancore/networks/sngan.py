@@ -35,8 +35,6 @@ from gancore.networks.options import SNGANOptions
 from gancore.networks.protocols import Discriminator, Generator
 from gancore.networks.spec import TapSpec
 
-OPTIONS = SNGANOptions
-
 START = 4
 SMALL = 32
 
