@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,12 @@ from gancore.declaration import Declaration, Declarations
 from gancore.errors import ConfigError, DeviceError, GancoreError, PluginError
 from gancore.forward import ForwardOptions
 from gancore.networks.protocols import Discriminator, Generator
-from gancore.networks.spec import NetworkSpec
+from gancore.networks.spec import NetworkSpec, TapSpec
 from gancore.plan import StepPlan
 from gancore.plugin_manager import HookCall, Registry, RunManager, build_methods
 from gancore.randomness import key_to_seed
 from gancore.run_context import MethodModules, RunContext
-from gancore.specs import check_claims
+from gancore.specs import Claims, check_claims, warnings_of
 from gancore.trainer import Trainer, TrainerOptions
 
 Progress = Callable[[int, int], None]
@@ -43,6 +43,7 @@ class Session:
     contexts: dict[str, RunContext]
     device: torch.device
     threads_before: int
+    warnings: list[str]
 
     def close(self) -> None:
         """Stop background reading; give the process the number of threads back that it had."""
@@ -85,17 +86,16 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
     claims = {name: registry.method(name).claims(chosen) for name, chosen in active.items()}
     check_claims(claims, capabilities(discriminator, dataset))
     declarations = Declarations()
+    taps = dict(discriminator.taps)
+    plans = {
+        name: Declaration(name, chosen.weight, claims[name], declarations, taps, dataset.shape, num_classes)
+        for name, chosen in active.items()
+    }
+    for call in manager.calls("declare_taps"):
+        _guarded(call, plan=plans[call.method])
+    _check_taps(claims, taps)
     for call in manager.calls("declare"):
-        declaration = Declaration(
-            call.method,
-            config.methods[call.method].weight,
-            claims[call.method],
-            declarations,
-            discriminator.taps,
-            dataset.shape,
-            num_classes,
-        )
-        _guarded(call, plan=declaration)
+        _guarded(call, plan=plans[call.method])
     modules = MethodModules()
     contexts = {
         name: RunContext(
@@ -103,6 +103,7 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
             shape=dataset.shape,
             num_classes=num_classes,
             dataset_size=len(dataset),
+            mirror=config.data.mirror,
             batch=config.train.batch,
             n_critic=config.train.n_critic,
             steps=config.train.steps,
@@ -123,7 +124,7 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
     plan = StepPlan(
         declarations,
         claims,
-        taps=discriminator.taps,
+        taps=taps,
         augmented_sides=chain.sides,
         lazy=config.train.lazy,
     )
@@ -154,7 +155,19 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
             spectral_norm=config.train.spectral_norm,
         ),
     )
-    return Session(config, registry, dataset, loader, manager, plan, trainer, contexts, device, threads_before)
+    return Session(
+        config,
+        registry,
+        dataset,
+        loader,
+        manager,
+        plan,
+        trainer,
+        contexts,
+        device,
+        threads_before,
+        warnings_of(claims),
+    )
 
 
 def build_networks(
@@ -217,6 +230,13 @@ def environment(session: Session) -> dict[str, Any]:
         "ops": "reference",
         "world_size": int(os.environ.get("WORLD_SIZE", "1")),
     }
+
+
+def _check_taps(claims: Mapping[str, Claims], taps: Mapping[str, TapSpec]) -> None:
+    for name, found in sorted(claims.items()):
+        for offer in sorted(found.offers):
+            if offer.startswith("tap:") and offer.removeprefix("tap:") not in taps:
+                raise PluginError(f"'{name}' offers '{offer}' and does not declare it in declare_taps")
 
 
 def _build_chain(manager: RunManager, contexts: dict[str, RunContext]) -> AugmentChain:

@@ -101,6 +101,7 @@ def resolve(
     layers: Iterable[Layer],
     *,
     preset: str = "",
+    check: bool = True,
 ) -> Config:
     """Validate layers of dotted keys, later ones first in authority.
 
@@ -108,6 +109,7 @@ def resolve(
         registry: what is installed.
         layers: from weakest to strongest. A key starts with a section, ``network``, ``methods.NAME`` or,
             for short, the name of a named plugin.
+        check: refuse methods that cannot share a run.
 
     Raises:
         ConfigError: unknown key, wrong type or value. PluginError: unknown plugin, conflicting claims.
@@ -138,7 +140,7 @@ def resolve(
         raise ConfigError(f"network.name = {network_name!r}: expected a name")
     spec = registry.network(network_name)
     defaults = {_full_key(key, plugins, registry): value for key, value in _network_defaults(spec).items()}
-    methods, found = _resolve_methods(registry, plugins, merged)
+    methods, found = _resolve_methods(registry, plugins, merged, check)
     origins = {**found, **{k: v for k, v in origins.items() if k in found or not k.startswith("methods.")}}
 
     sections: dict[str, Any] = {}
@@ -292,7 +294,7 @@ def _full_key(key: str, plugins: list[str], registry: Registry) -> str:
 
 
 def _resolve_methods(
-    registry: Registry, plugins: list[str], merged: Mapping[str, Any]
+    registry: Registry, plugins: list[str], merged: Mapping[str, Any], check: bool
 ) -> tuple[dict[str, Any], dict[str, str]]:
     from gancore.builtins import DEFAULT_OBJECTIVE
 
@@ -308,7 +310,8 @@ def _resolve_methods(
     if not any(OBJECTIVE in claim.exclusive for claim in claims.values()):
         methods = {DEFAULT_OBJECTIVE: one(DEFAULT_OBJECTIVE), **methods}
         claims[DEFAULT_OBJECTIVE] = registry.method(DEFAULT_OBJECTIVE).claims(methods[DEFAULT_OBJECTIVE])
-    check_claims(claims)
+    if check:
+        check_claims({name: claim for name, claim in claims.items() if methods[name].weight})
     return methods, found
 
 

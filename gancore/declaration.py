@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from gancore.errors import PluginError, nearest
+from gancore.networks.spec import TapSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gancore.networks.spec import TapSpec
     from gancore.specs import Claims
     from gancore.step import Step
 
@@ -89,6 +89,17 @@ class FeatureView:
 
 
 @dataclass(frozen=True)
+class DerivedTap:
+    """An output that a method computes from one tap of D."""
+
+    name: str
+    method: str
+    source: str
+    compute: Callable[[Tensor], Tensor]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class LatentSet:
     """Latents beside the base ones; the images of G at them are the view of the same name."""
 
@@ -121,6 +132,7 @@ class SideFunction:
 class Declarations:
     """All declarations of a run, by kind."""
 
+    taps: dict[str, DerivedTap] = field(default_factory=dict)
     terms: list[Term] = field(default_factory=list)
     images: dict[str, ImageView] = field(default_factory=dict)
     features: dict[str, FeatureView] = field(default_factory=dict)
@@ -134,7 +146,8 @@ class Declaration:
     """Handed to a method's ``declare`` hook as ``plan``.
 
     Attributes:
-        taps: the discriminator's taps, name -> :class:`~gancore.api.TapSpec`, from image to logits.
+        taps: name -> :class:`~gancore.api.TapSpec`: the discriminator's, from image to logits, then those that
+            methods derive from them (complete in ``declare``, not yet in ``declare_taps``).
         shape: shape of one image, (C, H, W), or of one point, (2,).
         num_classes: 0 when the run is unconditional.
     """
@@ -145,7 +158,7 @@ class Declaration:
         weight: float,
         claims: Claims,
         into: Declarations,
-        taps: Mapping[str, TapSpec],
+        taps: dict[str, TapSpec],
         shape: tuple[int, ...],
         num_classes: int,
     ) -> None:
@@ -156,6 +169,38 @@ class Declaration:
         self.taps = taps
         self.shape = shape
         self.num_classes = num_classes
+
+    def tap(
+        self,
+        name: str,
+        *,
+        source: str,
+        compute: Callable[[Tensor], Tensor],
+        shape: tuple[int, ...],
+        help: str,
+    ) -> None:
+        """Declare an output computed from a tap of D; only in ``declare_taps``.
+
+        It is then a tap like any other for every method that reads views, but no feature view can enter there.
+
+        Args:
+            name: ``"METHOD.something"``; the method offers ``"tap:METHOD.something"`` in its claims.
+            source: a tap of the discriminator.
+            compute: features (B, …) in float32 or wider -> (B, *shape); row by row, differentiable, no
+                randomness. A module that it applies is one of ``run.add_module``.
+            shape: of one sample. help: one sentence.
+        """
+        if not name.startswith(f"{self._method}."):
+            raise PluginError(f"'{self._method}' declares tap '{name}'; expected a name '{self._method}.…'")
+        if name in self.taps:
+            raise PluginError(f"'{self._method}' declares tap '{name}' twice")
+        if source not in self.taps or source in self._into.taps:
+            own = [tap for tap in self.taps if tap not in self._into.taps]
+            raise PluginError(f"'{self._method}' derives '{name}' from tap '{source}'{nearest(source, own)}")
+        if f"tap:{name}" not in self._claims.offers:
+            raise PluginError(f"'{self._method}' declares tap '{name}' without offering 'tap:{name}' in its spec")
+        self._into.taps[name] = DerivedTap(name, self._method, source, compute, tuple(shape))
+        self.taps[name] = TapSpec(tuple(shape), help)
 
     def term(
         self,
@@ -258,8 +303,9 @@ class Declaration:
             sources: pairs (view, tap). Its ``logits`` can be read like those of any view.
         """
         self._check_new(name)
-        if tap not in self.taps:
-            raise PluginError(f"'{self._method}' enters D at tap '{tap}'{nearest(tap, self.taps)}")
+        own = [known for known in self.taps if known not in self._into.taps]
+        if tap not in own:
+            raise PluginError(f"'{self._method}' enters D at tap '{tap}'{nearest(tap, own)}")
         self._into.features[name] = FeatureView(
             name, self._method, build, tap, sources, labels_from or sources[0][0], precision
         )

@@ -236,9 +236,31 @@ class Forward:
     def _discriminate(self, step: Step, group: Group, inputs: list[Tensor]) -> None:
         labels = [self._labels(step, view, len(rows)) for view, rows in zip(group.views, inputs, strict=True)]
         precision = self._autocast(group.key.precision)
+        found: dict[str, dict[str, Tensor]] = {}
         with self._mode(group.key.train), torch.set_grad_enabled(group.key.grad), precision:
             for views, outputs in self._calls(group, inputs, labels):
-                step.outputs.update(zip(views, outputs, strict=True))
+                found.update(zip(views, outputs, strict=True))
+        with torch.set_grad_enabled(group.key.grad):
+            for view, tensors in found.items():
+                step.outputs[view] = self._derive(step, tensors, group.outputs[view])
+
+    def _derive(self, step: Step, tensors: Mapping[str, Tensor], wanted: frozenset[str]) -> dict[str, Tensor]:
+        """What was asked for: D's own outputs, and what methods derive from them, never in reduced precision."""
+        outputs = {name: tensor for name, tensor in tensors.items() if name in wanted}
+        for name in sorted(wanted - tensors.keys()):
+            declared = self._declared.taps[name]
+            features = tensors[declared.source]
+            doing = f"tap '{name}'"
+            with step.calling(declared.method, doing), self._unchanged(step, [features]):
+                outputs[name] = declared.compute(features)
+                shape = (len(features), *declared.shape)
+                _check_built(outputs[name], shape, features.dtype, f"'{declared.method}', {doing}")
+        return outputs
+
+    def _of_network(self, names: frozenset[str]) -> frozenset[str]:
+        """The outputs of D itself that these outputs are, or are derived from."""
+        taps = self._declared.taps
+        return frozenset(taps[name].source if name in taps else name for name in names)
 
     def _calls(
         self, group: Group, inputs: list[Tensor], labels: list[Tensor | None]
@@ -278,11 +300,11 @@ class Forward:
     def _pick(
         self, group: Group, view: str, tensors: Mapping[str, Tensor], take: Callable[[Tensor], Tensor]
     ) -> dict[str, Tensor]:
-        return {name: take(tensors[name]) for name in sorted(group.outputs[view])}
+        return {name: take(tensors[name]) for name in sorted(self._of_network(group.outputs[view]))}
 
     def _call(self, group: Group, rows: Tensor, labels: Tensor | None, heads: int) -> dict[str, Tensor]:
         """D on some rows; logits for the first ``heads`` of them. Returns only the tensors asked for."""
-        wanted = frozenset().union(*group.outputs.values())
+        wanted = self._of_network(frozenset().union(*group.outputs.values()))
 
         def forward(rows: Tensor, labels: Tensor | None) -> tuple[Tensor, ...]:
             tap = group.key.tap

@@ -4,6 +4,7 @@ A run, as pseudocode; hooks stand at the margin::
 
     register_methods, register_networks      discovery: once a process, no torch
     build networks
+    declare_taps                             once: outputs computed from D's taps; pure
     declare                                  once: terms, views, latents; pure
     setup                                    once: modules and buffers
     augment                                  once: links of the augmentation chain
@@ -25,7 +26,9 @@ A run, as pseudocode; hooks stand at the margin::
                 one backward, clip, optimiser
     after_g_step
         EMA of G
-        every log_every: metrics.jsonl; every snap: checkpoint, sample grid
+        every log_every: metrics.jsonl
+    advise                                       host numbers of the tick; warnings, each said once
+        every snap: checkpoint, sample grid
     evaluate                                 when asked: metrics of a batch source of samples
 
 An implementation takes only the arguments that it names. Training hooks are called in the order of method
@@ -35,7 +38,7 @@ edit another method's loss unseen.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -69,6 +72,13 @@ class DiscoveryHooks:
 
 class RunHooks:
     """Hooks of a method: called on the methods that a run names, and on no others."""
+
+    @hookspec
+    def declare_taps(self, plan: Declaration) -> None:
+        """Declare outputs that the method computes from D's taps, with ``plan.tap``.
+
+        Fires once, before any ``declare``, so that every method may read them. Pure, as ``declare``.
+        """
 
     @hookspec
     def declare(self, plan: Declaration) -> None:
@@ -133,6 +143,15 @@ class RunHooks:
         """As ``after_d_step``, for the phases of G."""
 
     @hookspec
+    def advise(self, values: Mapping[str, float]) -> Mapping[str, str] | None:
+        """Look at the numbers of a tick and warn the user: name of the warning -> text.
+
+        Fires on the host after each line of metrics. ``values`` holds the tick's means of what the method
+        logged and of its own terms, without the method's prefix (``"p"``, ``"shrink_real.d"``). A warning of one
+        name is shown once in a process. Nothing here may change the run.
+        """
+
+    @hookspec
     def evaluate(self, run: RunContext, samples: Any) -> dict[str, float] | None:
         """Return metrics by name for ``samples`` (:class:`~gancore.metrics.Samples`).
 
@@ -141,6 +160,7 @@ class RunHooks:
 
 
 TRAINING_HOOKS = (
+    "declare_taps",
     "declare",
     "setup",
     "augment",
@@ -151,6 +171,7 @@ TRAINING_HOOKS = (
     "before_g_step",
     "g_loss",
     "after_g_step",
+    "advise",
     "evaluate",
 )
 """The hooks of a run, in the order in which they first fire."""

@@ -30,7 +30,8 @@ class RunContext:
     Attributes:
         method: name of the method it was made for.
         shape: of one image (C, H, W) or point (2,). num_classes: 0 when unconditional.
-        dataset_size: images in the set. batch, n_critic, steps, seed: as configured.
+        dataset_size: images in the set. mirror: whether reals are flipped at random.
+        batch, n_critic, steps, seed: as configured.
         device, dtype: of parameters and images.
         generator, discriminator: the networks. D's ``taps`` give the feature shapes.
     """
@@ -39,6 +40,7 @@ class RunContext:
     shape: tuple[int, ...]
     num_classes: int
     dataset_size: int
+    mirror: bool
     batch: int
     n_critic: int
     steps: int

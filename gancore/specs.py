@@ -6,7 +6,8 @@ The table of compatible pairs is the sum of these statements; the core names no 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +39,10 @@ class Need:
 
 @dataclass(frozen=True)
 class Clash:
-    """A capability tag of *another* method that this one cannot work with; ``message`` gives the way out."""
+    """A capability tag of *another* method that this one cannot, or should not, work with.
+
+    ``message`` says why and gives the way out.
+    """
 
     tag: str
     message: str
@@ -53,15 +57,19 @@ class Claims:
             ``"penalty:interpolated"``, …), each with the way to give it up, as it is shown in a conflict.
         tags: capability tags that others may clash with.
         clashes: tags of others that this method refuses.
+        cautions: tags of others that it works with, at a price that the user is told.
         needs: capabilities that must be present.
         offers: capabilities that others may need.
+        warnings: what the user is told of these options whatever else is in the run.
     """
 
     exclusive: Mapping[str, str] = field(default_factory=dict)
     tags: frozenset[str] = frozenset()
     clashes: tuple[Clash, ...] = ()
+    cautions: tuple[Clash, ...] = ()
     needs: tuple[Need, ...] = ()
     offers: frozenset[str] = frozenset()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +84,8 @@ class MethodSpec:
         claims: ``options -> Claims``; pure, no torch.
         reference: the paper.
         api: the hook API version it was written for.
+        tested_with: methods with which its tests train and resume a run. ``gan plan`` marks every other pair as
+            untested; it is enough that one of the two names the other.
     """
 
     name: str
@@ -85,6 +95,7 @@ class MethodSpec:
     claims: Callable[[Any], Claims] = lambda options: Claims()
     reference: str = ""
     api: tuple[int, int] = HOOK_API
+    tested_with: tuple[str, ...] = ()
 
     def check_api(self) -> None:
         """Raise :class:`PluginError` when this gancore cannot serve the version the method asks for."""
@@ -120,28 +131,59 @@ def check_claims(claims: Mapping[str, Claims], capabilities: frozenset[str] | No
             methods are compared before any data is known.
 
     Raises:
-        PluginError: names both methods and the way out.
+        PluginError: every conflict, each with both methods and the way out.
+    """
+    found = conflicts(claims, capabilities)
+    if found:
+        raise PluginError("; ".join(found))
+
+
+def conflicts(claims: Mapping[str, Claims], capabilities: frozenset[str] | None = None) -> list[str]:
+    """Why methods with these claims cannot share a run: a sentence for each reason, none when they can.
+
+    Takes the arguments of :func:`check_claims`.
     """
     names = sorted(claims)
+    found = []
     owners: dict[str, str] = {}
     for name in names:
         for claim, way_out in claims[name].exclusive.items():
             if claim in owners:
                 other = owners[claim]
                 ways = " or ".join(dict.fromkeys((claims[other].exclusive[claim], way_out)))
-                raise PluginError(f"{claim} claimed by both '{other}' and '{name}'; keep one: {ways}")
-            owners[claim] = name
+                found.append(f"{claim} claimed by both '{other}' and '{name}'; keep one: {ways}")
+            owners.setdefault(claim, name)
     for name in names:
         for clash in claims[name].clashes:
             for other in names:
                 if other != name and clash.tag in claims[other].tags:
-                    raise PluginError(f"'{name}' and '{other}' cannot be mixed: {clash.message}")
+                    found.append(f"'{name}' and '{other}' cannot be mixed: {clash.message}")
     offered = frozenset().union(*(claims[name].offers for name in names)) | (capabilities or frozenset())
     for name in names:
         for need in claims[name].needs:
             known_later = capabilities is None and not is_method_capability(need.capability)
             if need.capability not in offered and not known_later:
-                raise PluginError(f"'{name}' needs {need.capability}: {need.why}")
+                found.append(f"'{name}' needs {need.capability}: {need.why}")
+    return found
+
+
+def warnings_of(claims: Mapping[str, Claims]) -> list[str]:
+    """What the user is told of methods that can share a run: warnings of each, cautions of pairs."""
+    found = []
+    for name in sorted(claims):
+        found += [f"{name}: {text}" for text in claims[name].warnings]
+        for caution in claims[name].cautions:
+            others = [other for other in sorted(claims) if other != name and caution.tag in claims[other].tags]
+            found += [f"{name} with {other}: {caution.message}" for other in others]
+    return found
+
+
+def pairs_tested(specs: Mapping[str, MethodSpec], names: Iterable[str]) -> dict[tuple[str, str], bool]:
+    """For each pair of methods, in order of names, whether the tests of one of them cover it."""
+    return {
+        (first, second): second in specs[first].tested_with or first in specs[second].tested_with
+        for first, second in itertools.combinations(sorted(names), 2)
+    }
 
 
 def is_method_capability(capability: str) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from gancore import ranks
 from gancore.errors import PluginError
 from gancore.randomness import Rng
 
@@ -127,8 +128,8 @@ class Step:
 
     __slots__ = (
         "_canonical",
+        "_chosen",
         "_gradients",
-        "_indices",
         "_key",
         "_log",
         "_plan",
@@ -169,7 +170,7 @@ class Step:
         device: torch.device,
         progress: Tensor,
         log: Callable[[str, Tensor], None],
-        indices: Callable[[], Tensor],
+        chosen: Callable[[], tuple[Tensor, Tensor]],
         d_parameters: Sequence[Tensor] = (),
     ) -> None:
         self.program = program
@@ -198,7 +199,7 @@ class Step:
         self._scores: dict[str, Tensor] = {}
         self._gradients: dict[tuple[str, str, str], Tensor] = {}
         self._log = log
-        self._indices = indices
+        self._chosen = chosen
 
     def canonical(self, view: str) -> str:
         """The name under which a view is forwarded."""
@@ -223,7 +224,20 @@ class Step:
     @property
     def indices(self) -> Tensor:
         """Which images of the set the reals of this phase are, (B,) int64 on the device."""
-        return self._indices()
+        return self._chosen()[0]
+
+    @property
+    def mirrored(self) -> Tensor:
+        """Which reals of this phase ``data.mirror`` has flipped, (B,) bool on the device."""
+        return self._chosen()[1]
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Rows of all ranks, own rows first, with gradient: (ranks * B, …); on one device ``values``."""
+        return ranks.gather(values)
+
+    def reduce_sum(self, values: Tensor) -> Tensor:
+        """The sum over all ranks, detached; on one device ``values``."""
+        return ranks.reduce_sum(values)
 
     def rng(self, stream: str = "") -> Rng:
         """The calling method's random numbers of this phase; the same stream gives the same numbers again."""

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from gancore.attribution import CORE, attributed
 from gancore.augment import AugmentChain
 from gancore.data.loader import Loader
-from gancore.data.sampler import indices
 from gancore.data.transfer import to_device
 from gancore.declaration import Term
 from gancore.errors import PluginError
@@ -183,7 +182,7 @@ class Trainer:
             device=self.device,
             progress=self._progress,
             log=self.telemetry.record,
-            indices=lambda: self._indices(program.network, critic),
+            chosen=lambda: self._chosen(program.network, critic),
             d_parameters=self._d_parameters,
         )
 
@@ -242,10 +241,9 @@ class Trainer:
             return (self.d_updates + critic) * self.options.batch
         return self.images_seen
 
-    def _indices(self, network: str, critic: int) -> Tensor:
-        options, start = self.options, self._start(network, critic)
-        chosen = indices(options.seed, network, start, options.batch, len(self.loader.dataset))
-        return to_device(chosen, self.device)
+    def _chosen(self, network: str, critic: int) -> tuple[Tensor, Tensor]:
+        found = self.loader.chosen(network, self._start(network, critic), self.options.batch)
+        return to_device(found[0], self.device), to_device(found[1], self.device)
 
     def _weighted(self, value: Tensor, term: Term) -> Tensor:
         if callable(term.weight):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gancore import checkpoint, pictures
+from gancore.advice import Advisor
 from gancore.assembly import Session, environment
 from gancore.drift import drifted
 from gancore.errors import CheckpointError, ConfigError, DivergedError, Interrupted, PluginError, Preempted
@@ -37,6 +38,7 @@ class Tick:
     seconds_left: float
     moments: Mapping[str, Mapping[str, float]]
     snapshot: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 Report = Callable[[Tick], None]
@@ -53,6 +55,7 @@ def fit(session: Session, folder: RunFolder, report: Report | None = None) -> No
     trainer, config = session.trainer, session.config
     output, steps = config.output, config.train.steps
     began, first = time.monotonic(), trainer.step_index
+    advisor = Advisor(session.manager, folder.read_metrics())
     last_time, last_step = began, first
     with _signals() as caught:
         if first == 0:
@@ -73,9 +76,13 @@ def fit(session: Session, folder: RunFolder, report: Report | None = None) -> No
                 last_time, last_step = now, step
                 moments = trainer.telemetry.flush()
                 folder.append_metrics(_row(session, moments, rate))
+                warnings = advisor.warnings(step, moments)
+                for row in warnings:
+                    folder.append_metrics(row)
                 if report is not None:
                     left = (steps - step) * (now - began) / max(step - first, 1)
-                    report(Tick(step, steps, trainer.images_seen, rate, left, moments))
+                    said = tuple(f"{row['method']}: {row['what']}" for row in warnings)
+                    report(Tick(step, steps, trainer.images_seen, rate, left, moments, warnings=said))
             if output.evaluate_every and step % output.evaluate_every == 0:
                 folder.append_metrics({"step": step, "metrics": evaluate(session)})
             if step % output.snap == 0 or done or stopping:

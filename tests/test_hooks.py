@@ -17,9 +17,14 @@ class Spy(Method):
     """Writes down each call."""
 
     @hookimpl
+    def declare_taps(self, plan):
+        LOG.append(f"{self.name}.declare_taps")
+        plan.tap(f"{self.name}.t", source="pooled", compute=lambda pooled: pooled, shape=(256,), help="A copy.")
+
+    @hookimpl
     def declare(self, plan):
         LOG.append(f"{self.name}.declare")
-        assert set(plan.taps) == {"trunk", "pooled"}
+        assert set(plan.taps) == {"trunk", "pooled", "a-spy.t", "b-spy.t"}
         assert plan.shape == (1, 16, 16)
         plan.view(f"{self.name}.v", self._build, sources=("real",))
         plan.term("often", "d", reads={f"{self.name}.v": ("logits",)})
@@ -84,13 +89,20 @@ class Spy(Method):
         LOG.append(f"{self.name}.after_g_step.{step.phase}")
 
     @hookimpl
+    def advise(self, values):
+        LOG.append(f"{self.name}.advise")
+
+    @hookimpl
     def evaluate(self, run, samples):
         LOG.append(f"{self.name}.evaluate")
         assert run.method == self.name
         return {f"{self.name}_count": float(len(samples.generate(2, 0)))}
 
 
-SPECS = tuple(spec_of(Spy, name, claims=lambda chosen: Claims()) for name in ("a-spy", "b-spy"))
+SPECS = tuple(
+    spec_of(Spy, name, claims=lambda chosen, name=name: Claims(offers=frozenset({f"tap:{name}.t"})))
+    for name in ("a-spy", "b-spy")
+)
 
 
 def phase(name: str, hook: str, *, draws: bool = True, views: bool = True, observed: bool = False) -> list[str]:
@@ -118,7 +130,7 @@ def test_the_order_of_a_run() -> None:
     d = phase("d", "d_loss", observed=True)
     d_reg = phase("d_reg", "d_loss", views=False)
     g = phase("g", "g_loss", views=False)
-    before = [f"{m}.{hook}" for hook in ("declare", "setup") for m in ("a-spy", "b-spy")]
+    before = [f"{m}.{hook}" for hook in ("declare_taps", "declare", "setup") for m in ("a-spy", "b-spy")]
     before += ["b-spy.augment", "a-spy.augment"]  # the chain keeps the order of -p
     assert [*before, *d, *d_reg, *g] == LOG  # and the probe runs every phase once
     LOG.clear()

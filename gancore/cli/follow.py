@@ -53,6 +53,8 @@ class Follower:
 
     def tick(self, tick: Tick) -> None:
         """During training."""
+        for text in tick.warnings:
+            self._reporter.say(f"warning at step {tick.step:,}: {text}")
         self._reporter.tick(tick)
         if tick.snapshot is not None:
             self._picture = tick.snapshot
@@ -97,6 +99,7 @@ def summary(session: Session) -> list[str]:
         f"({plural(threads(), 'thread')}, {config.compute.precision}), seed {config.train.seed}",
     ]
     lines += [f"note: {note}" for note in dataset.notes]
+    lines += [f"warning: {text}" for text in session.warnings]
     for network, names in trainer.unreached.items():
         if names:
             shown = ", ".join(sorted(names)[:NAMED]) + (", …" if len(names) > NAMED else "")

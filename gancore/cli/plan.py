@@ -10,6 +10,7 @@ import click
 from gancore.cli.console import Reporter, duration, plural
 from gancore.cli.follow import networks, summary
 from gancore.cli.options import config_options
+from gancore.cli.plugins import pairs, pairs_text
 from gancore.cli.train import resolve_config
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def describe(session: Session) -> dict[str, Any]:
         "data": session.dataset.describe(),
         "network": config.network_name,
         "methods": list(config.plugins),
+        "pairs": pairs(session.registry, session.manager.methods),
+        "warnings": session.warnings,
         "device": str(session.device),
         "batch": config.train.batch,
         "steps": config.train.steps,
@@ -91,6 +94,7 @@ def _as_text(facts: dict[str, Any], lines: list[str]) -> list[str]:
     for name, claims in facts["claims"].items():
         if claims != ["objective"]:
             lines.append(f"claims of {name}: {', '.join(claims)}")
+    lines += pairs_text(facts["pairs"])
     chain = " -> ".join(f"{link['method']} ({', '.join(link['sides'])})" for link in facts["augmentation"])
     lines.append(f"augmentation: {chain or 'none'}")
     for phase in facts["phases"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +15,16 @@ from gancore.cli.exits import NO
 from gancore.cli.main import SuggestingGroup
 from gancore.cli.options import COMMAND_LINE, parse_overrides, set_option
 from gancore.errors import GancoreError, PluginError, nearest
-from gancore.specs import OBJECTIVE, SCORES, Claims, is_method_capability, owner_of
+from gancore.specs import (
+    OBJECTIVE,
+    SCORES,
+    Claims,
+    conflicts,
+    is_method_capability,
+    owner_of,
+    pairs_tested,
+    warnings_of,
+)
 
 if TYPE_CHECKING:
     from gancore.plugin_manager import Registry
@@ -66,12 +76,17 @@ def check(ctx: click.Context, names: tuple[str, ...], overrides: tuple[str, ...]
     if as_json:
         click.echo(json.dumps(answer, indent=2))
     elif not answer["compatible"]:
-        click.echo(f"not compatible: {answer['reason']}")
+        for reason in answer["reasons"]:
+            click.echo(f"not compatible: {reason}")
     else:
         click.echo(
             f"compatible: {', '.join(answer['plugins'])}\n"
             f"objective: {answer['objective']}; scores: {answer['scores']}"
         )
+        for warning in answer["warnings"]:
+            click.echo(f"warning: {warning}")
+        for line in pairs_text(answer["pairs"]):
+            click.echo(line)
         for need in answer["unchecked"]:
             click.echo(f"depends on network and data: {need}")
     if not answer["compatible"]:
@@ -151,16 +166,19 @@ def compatibility(registry: Registry, names: list[str], overrides: dict[str, Any
     for name in names:
         _method(registry, name)
     found = [(COMMAND_LINE, {"plugins": names}), (COMMAND_LINE, overrides)]
-    try:
-        config = resolve(registry, found)
-        claims = {name: registry.method(name).claims(chosen) for name, chosen in config.methods.items()}
-    except PluginError as error:
-        return {"compatible": False, "plugins": names, "reason": str(error)}
+    methods = resolve(registry, found, check=False).methods
+    active = {name: chosen for name, chosen in methods.items() if chosen.weight}
+    claims = {name: registry.method(name).claims(chosen) for name, chosen in active.items()}
+    reasons = conflicts(claims)
+    if reasons:
+        return {"compatible": False, "plugins": list(methods), "reasons": reasons}
     return {
         "compatible": True,
-        "plugins": list(config.plugins),
+        "plugins": list(methods),
         "objective": owner_of(OBJECTIVE, claims),
         "scores": owner_of(SCORES, claims) or "logits",
+        "warnings": warnings_of(claims),
+        "pairs": pairs(registry, active),
         "unchecked": [
             f"{name} needs {need.capability}: {need.why}"
             for name in sorted(claims)
@@ -168,6 +186,22 @@ def compatibility(registry: Registry, names: list[str], overrides: dict[str, Any
             if not is_method_capability(need.capability)
         ],
     }
+
+
+def pairs(registry: Registry, names: Iterable[str]) -> list[dict[str, Any]]:
+    """Each pair of methods and whether tests cover it."""
+    found = pairs_tested(registry.methods, names)
+    return [{"pair": list(pair), "tested": tested} for pair, tested in found.items()]
+
+
+def pairs_text(found: list[dict[str, Any]]) -> list[str]:
+    """The pairs in at most two lines."""
+    lines = []
+    for tested, what in ((True, "tested together"), (False, "not tested together")):
+        named = [" + ".join(row["pair"]) for row in found if row["tested"] is tested]
+        if named:
+            lines.append(f"{what}: {', '.join(named)}")
+    return lines
 
 
 def _discover() -> Registry:

@@ -61,6 +61,11 @@ class Loader:
         rows, labels = self._rows(stream, start, count)
         return self._to_device(rows), None if labels is None else to_device(labels, self.device)
 
+    def chosen(self, stream: str, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which images stand at these positions of ``stream``, int64 (count,), and which are flipped, bool."""
+        flipped = flips(self.seed, stream, start, count) if self.mirror else np.zeros(count, dtype=bool)
+        return indices(self.seed, stream, start, count, len(self.dataset)), flipped
+
     def random_labels(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """int64 (count,), drawn with the frequencies of the data set. ValueError when it has no labels."""
         labels = self.dataset.labels
@@ -89,10 +94,9 @@ class Loader:
         return current.result()
 
     def _read(self, stream: str, start: int, count: int) -> Rows:
-        chosen = indices(self.seed, stream, start, count, len(self.dataset))
+        chosen, flipped = self.chosen(stream, start, count)
         rows = self.dataset.read(chosen)
         if self.mirror:
-            flipped = flips(self.seed, stream, start, count)
             rows[flipped] = rows[flipped, ..., ::-1]
         labels = self.dataset.labels
         return rows, None if labels is None else labels[chosen]

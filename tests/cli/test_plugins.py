@@ -134,7 +134,7 @@ def test_check_says_no_with_the_reason(gan, installed):
     assert outcome.code == 1
     answer = json.loads(outcome.out)
     assert answer["compatible"] is False
-    assert "leave one out" in answer["reason"]
+    assert "leave one out" in answer["reasons"][0]
 
 
 def test_check_refuses_wrong_options_and_networks(gan):

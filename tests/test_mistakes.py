@@ -1,11 +1,10 @@
-"""What the prototypes found in the core, each as the smallest method that shows it."""
+"""Mistakes that an author can make, each as the smallest method that shows it: refused by name, or harmless."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
+from methods_for_tests import BRIGHTEN
 from torch import nn
 
 from gancore.api import (
@@ -16,8 +15,8 @@ from gancore.api import (
     PluginError,
     hookimpl,
 )
-from gancore.plugin_manager import Origin, Registry
-from prototypes.support import Lab, registry
+from gancore.plugin_manager import Registry
+from gancore.testing import registry_with, run_steps, tiny_session
 
 
 class LogitTerm(Method):
@@ -153,80 +152,83 @@ CLAIMS = {
 }
 
 
-@pytest.fixture
-def lab(tmp_path) -> Lab:
-    known: Registry = registry()
-
-    class Plugin:
-        @hookimpl
-        def register_methods(self, register: Callable[[MethodSpec], None]) -> None:
-            for cls in [c for c in globals().values() if isinstance(c, type) and issubclass(c, Method)]:
-                if cls is not Method:
-                    chosen = CLAIMS.get(cls.__name__, Claims())
-                    register(
-                        MethodSpec(
-                            name=cls.__name__.lower(),
-                            summary="A finding.",
-                            target=f"{__name__}:{cls.__name__}",
-                            claims=lambda options, chosen=chosen: chosen,
-                        )
-                    )
-
-    known.register(Plugin(), Origin("findings", "0"))
-    return Lab(known, tmp_path)
+def specs() -> list[MethodSpec]:
+    """A spec for each method of this file, by its lower-case name."""
+    found = [cls for cls in globals().values() if isinstance(cls, type) and issubclass(cls, Method)]
+    return [
+        MethodSpec(
+            name=cls.__name__.lower(),
+            summary="A mistake.",
+            target=f"{__name__}:{cls.__name__}",
+            claims=lambda options, name=cls.__name__: CLAIMS.get(name, Claims()),
+        )
+        for cls in found
+        if cls is not Method
+    ]
 
 
-def refuses(lab: Lab, plugins: str, **options) -> str:
+@pytest.fixture(scope="module")
+def known() -> Registry:
+    return registry_with(*specs(), BRIGHTEN)
+
+
+def train(known: Registry, plugins: str, **options):
+    session = run_steps(tiny_session(plugins.split(), options, known), 2)
+    session.close()
+    return session
+
+
+def refuses(known: Registry, plugins: str, **options) -> str:
     with pytest.raises(PluginError) as caught:
-        lab.train(plugins, **options)
+        train(known, plugins, **options)
     return str(caught.value)
 
 
-def test_scores_read_by_an_observer_keep_their_gradient(lab: Lab):
-    trainer = lab.assemble("adaptivemix readsscoresearly", **{"adaptivemix.preset": "official"}).trainer
-    assert trainer.unreached["d"] == frozenset()
+def test_scores_read_by_an_observer_keep_their_gradient(known):
+    official = {"adaptivemix.preset": "official"}
+    assert train(known, "adaptivemix readsscoresearly", **official).trainer.unreached["d"] == frozenset()
 
 
-def test_a_controller_needs_no_guard_against_lazy_phases(lab: Lab):
-    lab.train("unguardedcontroller r1", **{"r1.every": 2, "train.lazy": "separate"})
+def test_a_controller_needs_no_guard_against_lazy_phases(known):
+    train(known, "unguardedcontroller r1", **{"r1.every": 2, "train.lazy": "separate"})
 
 
-def test_undeclared_outputs_are_refused_in_every_mix(lab: Lab):
-    assert "reads 'logits' of view 'real'" in refuses(lab, "hinge readsmorethandeclared")
+def test_undeclared_outputs_are_refused_in_every_mix(known):
+    assert "reads 'logits' of view 'real'" in refuses(known, "hinge readsmorethandeclared")
 
 
-def test_a_view_of_many_rows_is_augmented_copy_by_copy(lab: Lab):
-    lab.train("ada twicetherows")
+def test_a_view_of_many_rows_is_augmented_copy_by_copy(known):
+    train(known, "brighten twicetherows")
 
 
-def test_a_view_with_other_rows_than_declared_is_refused(lab: Lab):
-    assert "'undeclaredrows', view 'undeclaredrows.v' returned (16" in refuses(lab, "hinge undeclaredrows")
+def test_a_view_with_other_rows_than_declared_is_refused(known):
+    assert "'undeclaredrows', view 'undeclaredrows.v' returned (16" in refuses(known, "hinge undeclaredrows")
 
 
-def test_a_term_without_a_gradient_is_refused(lab: Lab):
-    assert "term 'nogradient/t' of phase 'g' has no gradient" in refuses(lab, "hinge nogradient")
+def test_a_term_without_a_gradient_is_refused(known):
+    assert "term 'nogradient/t' of phase 'g' has no gradient" in refuses(known, "hinge nogradient")
 
 
-def test_the_probe_notices_a_buffer_that_is_bound_anew(lab: Lab):
-    assert "binds a new tensor to the buffer 'count'" in refuses(lab, "hinge rebindsbuffer")
+def test_the_probe_notices_a_buffer_that_is_bound_anew(known):
+    assert "binds a new tensor to the buffer 'count'" in refuses(known, "hinge rebindsbuffer")
 
 
-def test_spectral_norm_of_a_methods_module_iterates_once_a_phase(lab: Lab):
-    lab.train("hinge spectralhead")
+def test_spectral_norm_of_a_methods_module_iterates_once_a_phase(known):
+    train(known, "hinge spectralhead")
 
 
-def test_an_augmentation_in_place_is_refused(lab: Lab):
-    assert "'inplacelink' changes images in place" in refuses(lab, "hinge inplacelink")
+def test_an_augmentation_in_place_is_refused(known):
+    assert "'inplacelink' changes images in place" in refuses(known, "hinge inplacelink")
 
 
-def test_a_hook_without_its_mark_is_refused(lab: Lab):
-    assert "defines 'after_d_step' without @hookimpl" in refuses(lab, "hinge forgottenmark")
+def test_a_hook_without_its_mark_is_refused(known):
+    assert "defines 'after_d_step' without @hookimpl" in refuses(known, "hinge forgottenmark")
 
 
-def test_needs_are_checked_before_setup(lab: Lab):
-    assert "needs tap:missing" in refuses(lab, "hinge needstapinsetup")
+def test_needs_are_checked_before_setup(known):
+    assert "needs tap:missing" in refuses(known, "hinge needstapinsetup")
 
 
-def test_an_augmenter_of_weight_zero_is_refused_or_absent(lab: Lab):
-    rows = [lab.train(p, **{"ada.weight": 0.0} if "ada" in p else {}).metrics[-1] for p in ("r1 ada", "r1")]
-    assert rows[0]["loss/d"] == rows[1]["loss/d"]
+def test_an_augmenter_of_weight_zero_is_absent(known):
+    session = train(known, "r1 brighten", **{"brighten.weight": 0.0})
+    assert session.trainer.chain.links == ()

@@ -1,1 +1,0 @@
-"""Rough prototypes of five methods, written against the hooks alone to try them before they are frozen."""

@@ -1,0 +1,86 @@
+"""What the user is told besides errors: of options, of pairs, of the numbers of a run."""
+
+from __future__ import annotations
+
+import pytest
+from methods_for_tests import spec_of
+
+import gancore
+from gancore.api import Claims, Clash, Method, MethodSpec, PluginError, hookimpl
+from gancore.cli.plugins import compatibility
+from gancore.plugin_manager import discover
+from gancore.specs import pairs_tested, warnings_of
+from gancore.testing import registry_with, tiny_config, tiny_session
+
+
+class Advisor(Method):
+    answer: object = None
+
+    @hookimpl
+    def declare(self, plan):
+        plan.watch("d", reads={"real": ("logits",)})
+
+    @hookimpl
+    def after_d_step(self, step):
+        step.log(size=step.d["real"].logits.abs().mean())
+
+    @hookimpl
+    def advise(self, values):
+        assert list(values) == ["size"]
+        return {"size": f"large: {values['size']:.3f}"} if self.answer is None else self.answer
+
+
+def test_warnings_and_cautions_name_who_gives_them() -> None:
+    claims = {
+        "b": Claims(warnings=("b.tau = 3 does nothing",), cautions=(Clash("loud", "turn a down"),)),
+        "a": Claims(tags=frozenset({"loud"})),
+    }
+    assert warnings_of(claims) == ["b: b.tau = 3 does nothing", "b with a: turn a down"]
+    del claims["a"]
+    assert warnings_of(claims) == ["b: b.tau = 3 does nothing"]
+
+
+def test_a_session_holds_them() -> None:
+    spec = spec_of(Advisor, "adviser", claims=lambda chosen: Claims(warnings=("mind the gap",)))
+    session = tiny_session(["adviser"], registry=registry_with(spec))
+    assert session.warnings == ["adviser: mind the gap"]
+    session.close()
+
+
+def test_advice_is_given_once_a_run_and_kept_in_its_metrics(tmp_path) -> None:
+    registry = registry_with(spec_of(Advisor, "adviser"))
+    config = tiny_config(["adviser"], {"output.log_every": 1, "output.snap": 2})
+    run = gancore.train(config, registry=registry, outdir=tmp_path / "run")
+    said = [row for row in run.metrics if row.get("event") == "warning"]
+    assert [(row["step"], row["method"], row["name"]) for row in said] == [(1, "adviser", "size")]
+    assert said[0]["what"].startswith("large: ")
+    for suffix in ("json", "safetensors"):
+        (run.path / "checkpoints" / f"step-00000004.{suffix}").unlink()
+    resumed = gancore.run.resume(run.path, registry=registry)
+    assert [row for row in resumed.metrics if row.get("event")] == said
+
+
+@pytest.mark.parametrize("answer", ["text", {"name": 3}])
+def test_wrong_advice_names_the_plugin(tmp_path, answer) -> None:
+    wrong = type("Wrong", (Advisor,), {"answer": answer})
+    registry = registry_with(spec_of(wrong, "wrong"))
+    with pytest.raises(PluginError, match=r"plugin 'wrong', hook 'advise' \(step 4\) returned .*texts by name"):
+        gancore.train(tiny_config(["wrong"]), registry=registry, outdir=tmp_path / "run")
+
+
+def test_weight_zero_leaves_no_conflict_behind() -> None:
+    registry = discover()
+    both = compatibility(registry, ["hinge", "lsgan"], {})
+    assert both["reasons"] == [
+        "objective claimed by both 'hinge' and 'lsgan'; keep one: drop -p hinge or drop -p lsgan"
+    ]
+    answer = compatibility(registry, ["hinge", "lsgan"], {"lsgan.weight": 0.0})
+    assert (answer["compatible"], answer["objective"]) == (True, "hinge")
+
+
+def test_pairs_are_tested_when_either_says_so() -> None:
+    specs = {
+        name: MethodSpec(name=name, summary="", target="", tested_with=others)
+        for name, others in {"a": ("b",), "b": (), "c": ()}.items()
+    }
+    assert pairs_tested(specs, ["c", "b", "a"]) == {("a", "b"): True, ("a", "c"): False, ("b", "c"): False}
