@@ -125,9 +125,9 @@ class Forward:
         for group in program.groups:
             source = attached if group.key.leaves else step.built
             images = [source[view] for view in group.views]
-            self._discriminate(step, group, images)
+            self.discriminate(step, group, images)
         for group in program.feature_groups:
-            self._discriminate(step, group, [self._build_features(step, view) for view in group.views])
+            self.discriminate(step, group, [self._build_features(step, view) for view in group.views])
 
     # Images.
 
@@ -139,7 +139,7 @@ class Forward:
         """
         plain = step.built
         attached: dict[str, Tensor] = {}
-        generated = self._generate(step, program)
+        generated = self.generate(step, self._latents(step, program))
         for node in program.images:
             through = bool(node.leaves - {node.name})
             if node.kind == "reals" and reals is not None:
@@ -194,27 +194,30 @@ class Forward:
                 "return new ones"
             )
 
-    def _generate(self, step: Step, program: Program) -> dict[str, Tensor]:
-        """Images of G at the base latents and at each declared set, by view."""
-        names = [node.name for node in program.images if node.kind == "generated"]
-        if not names:
-            return {}
-        if step.latents is None:
-            raise ConfigError("a program generates images, but the step has no latents")
-        sets = []
-        for name in names:
+    def _latents(self, step: Step, program: Program) -> dict[str, Tensor]:
+        """The base latents and each declared set, by the view that G makes of them."""
+        sets: dict[str, Tensor] = {}
+        for name in [node.name for node in program.images if node.kind == "generated"]:
+            if step.latents is None:
+                raise ConfigError("a program generates images, but the step has no latents")
             declared = self._declared.latents.get(name)
             if declared is None:
-                sets.append(step.latents)
-            else:
-                doing = f"latents '{name}'"
-                with step.calling(declared.method, doing), self._unchanged(step, [step.latents]):
-                    near = declared.build(step, step.latents)
-                    _check_built(near, step.latents.shape, step.latents.dtype, f"'{declared.method}', {doing}")
-                    sets.append(near)
+                sets[name] = step.latents
+                continue
+            doing = f"latents '{name}'"
+            with step.calling(declared.method, doing), self._unchanged(step, [step.latents]):
+                sets[name] = declared.build(step, step.latents)
+                shape, dtype = step.latents.shape, step.latents.dtype
+                _check_built(sets[name], shape, dtype, f"'{declared.method}', {doing}")
+        return sets
+
+    def generate(self, step: Step, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Images of G at each set of latents, by view; with a graph in the phases of G."""
+        if not latents:
+            return {}
+        names, sets = list(latents), list(latents.values())
         labels = step.labels["fake"]
-        grad = program.network == "g"
-        with torch.set_grad_enabled(grad), self._autocast(None):
+        with torch.set_grad_enabled(step.program.network == "g"), self._autocast(None):
             if self.generator.coupling == "none" and self.options.execution == "concat" and len(sets) > 1:
                 merged = None if labels is None else labels.repeat(len(sets))
                 images = self._run_generator(torch.cat(sets), merged).chunk(len(sets))
@@ -233,7 +236,8 @@ class Forward:
 
     # D.
 
-    def _discriminate(self, step: Step, group: Group, inputs: list[Tensor]) -> None:
+    def discriminate(self, step: Step, group: Group, inputs: list[Tensor]) -> None:
+        """D on the images or features of a group's views; fills ``step.outputs``."""
         labels = [self._labels(step, view, len(rows)) for view, rows in zip(group.views, inputs, strict=True)]
         precision = self._autocast(group.key.precision)
         found: dict[str, dict[str, Tensor]] = {}

@@ -69,6 +69,11 @@ class StepPlan:
         """The program with every term of the phase active."""
         return self._program(phase, self._by_phase[phase])
 
+    def objective_program(self, phase: str) -> Program | None:
+        """What the objective alone would compute in a phase: the measure of what the other methods add."""
+        terms = tuple(term for term in self._by_phase[phase] if term.method == self.objective)
+        return self._compiler.compile(phase, terms, ()) if terms else None
+
     def canonical(self, view: str) -> str:
         """The name under which a view is forwarded: ``real_raw`` is ``real`` where nothing augments reals."""
         return self._compiler.canonical(view)

@@ -14,8 +14,12 @@ DEFAULT_OBJECTIVE = "nonsaturating"
 """Taken when no named method claims the objective."""
 
 
-def _objective(name: str) -> Callable[..., Claims]:
-    claims = Claims(exclusive={"objective": f"drop -p {name}"}, offers=frozenset({"margin", "scalar-logit"}))
+def _objective(name: str, *tags: str) -> Callable[..., Claims]:
+    claims = Claims(
+        exclusive={"objective": f"drop -p {name}"},
+        offers=frozenset({"margin", "scalar-logit"}),
+        tags=frozenset(tags),
+    )
     return lambda chosen: claims
 
 
@@ -53,7 +57,7 @@ METHODS = (
         name="hinge",
         summary="Hinge loss for D, the raw logit for G.",
         target="gancore.builtins.objectives:Hinge",
-        claims=_objective("hinge"),
+        claims=_objective("hinge", "fixed-targets"),
         reference="Lim and Ye, 2017, arXiv:1705.02894",
     ),
     MethodSpec(
@@ -61,7 +65,7 @@ METHODS = (
         summary="Least squares towards a target for real and one for fake.",
         target="gancore.builtins.objectives:LeastSquares",
         options=options.LeastSquaresOptions,
-        claims=_objective("lsgan"),
+        claims=_objective("lsgan", "fixed-targets"),
         reference="Mao et al., 2017, arXiv:1611.04076",
     ),
     MethodSpec(

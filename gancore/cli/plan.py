@@ -15,7 +15,6 @@ from gancore.cli.train import resolve_config
 
 if TYPE_CHECKING:
     from gancore.assembly import Session
-    from gancore.program import Program
 
 
 @click.command()
@@ -66,26 +65,26 @@ def describe(session: Session) -> dict[str, Any]:
     }
 
 
-def _rows(session: Session, phase: str) -> dict[str, int]:
-    """Rows of D in a phase: with every term due, without the lazy ones, and for the objective alone."""
+def _rows(session: Session, phase: str) -> dict[str, Any]:
+    """Rows of D in a phase: with every term due, without the lazy ones, and for the objective alone.
+
+    ``pass_seconds`` is what the passes of G and D cost in the first and the last case, without anything else.
+    """
+    from gancore.rows import pass_seconds
+
     step_plan, batch = session.plan, session.config.train.batch
-    full = step_plan.full_program(phase)
+    full, alone = step_plan.full_program(phase), step_plan.objective_program(phase)
     assert full is not None
     regular = step_plan.program(phase, 1) if any(term.every > 1 for term in full.terms) else full
     return {
         "every_term_due": full.rows() * batch,
         "lazy_terms_not_due": regular.rows() * batch if regular is not None else 0,
-        "objective_alone": len(_objective_views(session, full)) * batch,
+        "objective_alone": alone.rows() * batch if alone is not None else 0,
+        "pass_seconds": {
+            "every_term_due": pass_seconds(session.trainer, full),
+            "objective_alone": pass_seconds(session.trainer, alone) if alone is not None else 0.0,
+        },
     }
-
-
-def _objective_views(session: Session, program: Program) -> set[str]:
-    """The base views that D would forward without the methods' own views."""
-    views: set[str] = set()
-    for term in program.terms:
-        if term.method == session.plan.objective:
-            views |= {session.plan.canonical(view) for view in term.reads} | set(term.scores)
-    return views
 
 
 def _as_text(facts: dict[str, Any], lines: list[str]) -> list[str]:
@@ -126,8 +125,12 @@ def _phase_text(phase: dict[str, Any], facts: dict[str, Any]) -> list[str]:
     rows = phase["d_rows"]
     lazy = rows["lazy_terms_not_due"]
     otherwise = f" ({lazy:,} when no lazy term is due)" if lazy != rows["every_term_due"] else ""
-    alone = f"; {rows['objective_alone']:,} for the objective alone"
-    lines.append(f"  D looks at {plural(rows['every_term_due'], 'row')}{otherwise}{alone}")
+    seconds = rows["pass_seconds"]
+    lines.append(
+        f"  D looks at {plural(rows['every_term_due'], 'row')}{otherwise}, "
+        f"{rows['objective_alone']:,} for the objective alone; passes of G and D "
+        f"{1e3 * seconds['every_term_due']:.1f} ms, {1e3 * seconds['objective_alone']:.1f} ms for it alone"
+    )
     return lines
 
 

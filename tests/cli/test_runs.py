@@ -122,6 +122,8 @@ def test_plan_writes_nothing(gan, tmp_path, monkeypatch):
     assert facts["objective"] == "relativistic"
     d, g = facts["phases"]
     assert d["d_rows"]["objective_alone"] == 16
+    seconds = d["d_rows"]["pass_seconds"]
+    assert 0 < seconds["objective_alone"] < seconds["every_term_due"]
     assert {term["name"] for term in d["terms"]} == {"relativistic/adv", "r1/penalty"}
     assert g["phase"] == "g"
     assert set(facts["cost"]["phase_seconds"]["d"]) == {"every_term_due", "lazy_terms_not_due"}
@@ -132,7 +134,7 @@ def test_plan_for_people(gan):
     text = gan("plan", *TINY, "-p", "r1").out
     assert "objective: nonsaturating; scores: logits" in text
     assert "term r1/penalty: weight" in text
-    assert "D looks at 16 rows; 16 for the objective alone" in text
+    assert "D looks at 16 rows, 16 for the objective alone; passes of G and D" in text
     assert "time of a step" in text
 
 

@@ -143,3 +143,14 @@ def test_the_functional_core_stands_alone() -> None:
     """A third party can test against it without gancore."""
     names = {name for name in vars(functional) if not name.startswith("_")}
     assert {"mix", "shrinkage", "mixed_scores", "derangement"} <= names
+
+
+def test_a_sum_of_logits_against_fixed_targets_is_cautioned() -> None:
+    official = {"adaptivemix.preset": "official"}
+    session = tiny_session(["adaptivemix", "hinge"], official)
+    assert [text for text in session.warnings if "adaptivemix.adv_on = mixed_mean" in text]
+    session.close()
+    for plugins, options in ((["hinge"], {"adaptivemix.adv_on": "mixed_mean"}), ([], {})):
+        session = tiny_session(["adaptivemix", *plugins], {**official, **options})
+        assert session.warnings == []
+        session.close()

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gancore.api import SCORES, Claims, MethodSpec, Need, hookimpl
+from gancore.api import SCORES, Claims, Clash, MethodSpec, Need, hookimpl
 from gancore_adaptivemix.options import AdaptiveMixOptions
+
+
+TWICE = Clash(
+    "fixed-targets",
+    "the sum of two logits is compared with targets that are made for one; adaptivemix.adv_on = mixed_mean keeps "
+    "their scale",
+)
 
 
 def claims(options: AdaptiveMixOptions) -> Claims:
@@ -25,6 +32,7 @@ def claims(options: AdaptiveMixOptions) -> Claims:
     return Claims(
         exclusive={SCORES: "set adaptivemix.adv_on = clean"},
         tags=frozenset({"mixes-scores"}),
+        cautions=(TWICE,) if options.adv_on == "mixed_sum" else (),
         needs=tuple(needs),
     )
 
