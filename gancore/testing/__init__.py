@@ -1,19 +1,20 @@
-"""What tests of gancore and of its plugins are written with: tiny sessions, snapshots, comparisons."""
+"""What tests of gancore and of its plugins are written with: tiny sessions, snapshots, comparisons.
+
+Importing it imports neither torch nor the rest of gancore: pytest loads the module ``pytest_plugin`` of this
+package in every folder that it runs in.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from gancore.assembly import Session, assemble
-from gancore.config import flatten, resolve
-from gancore.hookspecs import hookimpl
-from gancore.plugin_manager import Origin, Registry, discover
-from gancore.specs import MethodSpec
-from gancore.training import state
+    from gancore.assembly import Session
+    from gancore.plugin_manager import Registry
+    from gancore.specs import MethodSpec
 
 TINY_NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "dcgan": {"network.g_width": 4, "network.d_width": 4, "network.latent_dim": 8},
@@ -25,6 +26,8 @@ TINY_NETWORKS: Mapping[str, Mapping[str, Any]] = {
 
 def registry_with(*specs: MethodSpec) -> Registry:
     """Everything that is installed, and methods that a test defines (an installed one is there already)."""
+    from gancore.hookspecs import hookimpl
+    from gancore.plugin_manager import Origin, discover
 
     class Plugin:
         @hookimpl
@@ -43,6 +46,8 @@ def tiny_config(plugins: Iterable[str] = (), overrides: Mapping[str, Any] | None
     Args:
         overrides: dotted keys; ``network.name`` chooses the networks and with them the data.
     """
+    from gancore.config import flatten
+
     given = flatten(overrides or {})
     network = given.get("network.name", "dcgan")
     return {
@@ -64,6 +69,10 @@ def tiny_session(
     registry: Registry | None = None,
 ) -> Session:
     """An assembled session of :func:`tiny_config`."""
+    from gancore.assembly import assemble
+    from gancore.config import resolve
+    from gancore.plugin_manager import discover
+
     registry = registry or discover()
     return assemble(resolve(registry, [("test", tiny_config(plugins, overrides))]), registry)
 
@@ -77,6 +86,8 @@ def run_steps(session: Session, count: int) -> Session:
 
 def tensors_of(session: Session) -> dict[str, Tensor]:
     """Every tensor that a checkpoint would hold, copied."""
+    from gancore.training import state
+
     return {name: tensor.detach().clone() for name, tensor in state(session)[0].items()}
 
 
@@ -91,6 +102,8 @@ def training_tensors(session: Session) -> dict[str, Tensor]:
 
 def different(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> list[str]:
     """Names that are missing on one side or whose tensors differ in a single bit."""
+    import torch
+
     names = sorted(set(first) | set(second))
     return [
         name
