@@ -6,6 +6,7 @@ place. ``tests/test_docs.py`` compares them with the code. No torch is imported.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -17,13 +18,13 @@ from typing import Any
 import click
 
 from gancore.cli.main import cli
-from gancore.options import describe_options
+from gancore.options import describe_options, resolve_options
 from gancore.plugin_manager import Registry, discover
 from gancore.sections import FREE_KEYS, PRESETS, SECTIONS
-from gancore.specs import OBJECTIVE, MethodSpec
+from gancore.specs import OBJECTIVE, MethodSpec, conflicts, pairs_tested, warnings_of
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("docs/cli.md", "docs/configuration.md", "docs/methods.md", "docs/networks.md")
+PAGES = ("docs/cli.md", "docs/configuration.md", "docs/methods.md", "docs/mixing.md", "docs/networks.md")
 BLOCK = re.compile(r"(<!-- generated: (?P<name>[a-z0-9 -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 WIDTH = 100
 
@@ -57,6 +58,8 @@ def block(name: str, registry: Registry) -> str:
         return _network_table(registry)
     if kind == "methods":
         return _method_table(registry)
+    if kind == "pairs":
+        return _pair_table(registry)
     if kind == "options":
         return _option_table(registry.method(which).options)
     if kind == "method-presets":
@@ -125,7 +128,7 @@ def _method_text(registry: Registry, name: str) -> str:
 def _option_table(cls: type) -> str:
     lines = ["| key | type | default | range | meaning |", "|---|---|---|---|---|"]
     for row in describe_options(cls):
-        kind = row["type"].replace(" | ", ", ")
+        kind = _cell(row["type"])
         bounds = row["range"] or "-"
         lines.append(
             f"| `{row['name']}` | {kind} | `{_toml(row['default'])}` | {bounds} | {_cell(row['help'])} |"
@@ -166,6 +169,40 @@ def _method_table(registry: Registry) -> str:
             f"| `{name}` | {registry.origins[name].distribution} | {exclusive} | {needs} | {_cell(spec.summary)} "
             f"| {_cell(spec.reference)} |"
         )
+    return "\n".join(lines)
+
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "adaptivemix, official": ("adaptivemix", {"preset": "official"}),
+    "kdd, as a term": ("kdd", {"as_term": True}),
+}
+"""Shown beside the defaults of every method: with these options a method claims something else."""
+
+
+def _pair_table(registry: Registry) -> str:
+    """Each pair of methods of the plugins: whether they mix, and what is said of it."""
+    core = registry.origins["nonsaturating"].distribution
+    names = [
+        name for name in first_party(registry, registry.methods) if registry.origins[name].distribution != core
+    ]
+    rows = {**{name: (name, {}) for name in names}, **VARIANTS}
+    claims = {}
+    for row, (name, given) in rows.items():
+        options, _ = resolve_options(registry.method(name).options, given, where=f"{name}.")
+        claims[row] = registry.method(name).claims(options)
+    default = registry.method("nonsaturating")
+    lines = ["| pair | mixes | why, and the way out |", "|---|---|---|"]
+    for first, second in itertools.combinations(sorted(rows), 2):
+        pair = [rows[first][0], rows[second][0]]
+        if pair[0] == pair[1]:
+            continue
+        run = {pair[0]: claims[first], pair[1]: claims[second]}
+        if not any(OBJECTIVE in claim.exclusive for claim in run.values()):
+            run[default.name] = default.claims(default.options())
+        refused, told = conflicts(run), [t for t in warnings_of(run) if " with " in t.split(":")[0]]
+        tested = pairs_tested(registry.methods, pair)[pair[0], pair[1]]
+        answer = "no" if refused else ("yes" if tested else "yes, not tested")
+        lines.append(f"| {first} + {second} | {answer} | {_cell('; '.join(refused or told) or '-')} |")
     return "\n".join(lines)
 
 

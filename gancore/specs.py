@@ -139,32 +139,40 @@ def check_claims(claims: Mapping[str, Claims], capabilities: frozenset[str] | No
 
 
 def conflicts(claims: Mapping[str, Claims], capabilities: frozenset[str] | None = None) -> list[str]:
-    """Why methods with these claims cannot share a run: a sentence for each reason, none when they can.
+    """Why methods with these claims cannot share a run: one reason a pair, then unmet needs; none when they can.
 
     Takes the arguments of :func:`check_claims`.
     """
     names = sorted(claims)
-    found = []
+    found: dict[frozenset[str], str] = {}
     owners: dict[str, str] = {}
     for name in names:
         for claim, way_out in claims[name].exclusive.items():
             if claim in owners:
                 other = owners[claim]
                 ways = " or ".join(dict.fromkeys((claims[other].exclusive[claim], way_out)))
-                found.append(f"{claim} claimed by both '{other}' and '{name}'; keep one: {ways}")
+                text = f"{claim} claimed by both '{other}' and '{name}'; keep one: {ways}"
+                found.setdefault(frozenset((name, other)), text)
             owners.setdefault(claim, name)
     for name in names:
         for clash in claims[name].clashes:
             for other in names:
                 if other != name and clash.tag in claims[other].tags:
-                    found.append(f"'{name}' and '{other}' cannot be mixed: {clash.message}")
+                    text = f"'{name}' and '{other}' cannot be mixed: {clash.message}"
+                    found.setdefault(frozenset((name, other)), text)
     offered = frozenset().union(*(claims[name].offers for name in names)) | (capabilities or frozenset())
+    unmet = []
+    objective = owner_of(OBJECTIVE, claims)
     for name in names:
         for need in claims[name].needs:
-            known_later = capabilities is None and not is_method_capability(need.capability)
-            if need.capability not in offered and not known_later:
-                found.append(f"'{name}' needs {need.capability}: {need.why}")
-    return found
+            of_method = is_method_capability(need.capability)
+            if need.capability in offered or (capabilities is None and not of_method):
+                continue
+            if of_method and frozenset((name, objective)) in found:
+                continue
+            missing = f", which '{objective}' does not offer" if of_method and objective else ""
+            unmet.append(f"'{name}' needs {need.capability}{missing}: {need.why}")
+    return [*found.values(), *unmet]
 
 
 def warnings_of(claims: Mapping[str, Claims]) -> list[str]:

@@ -31,6 +31,11 @@ def _wasserstein(chosen: options.WassersteinOptions) -> Claims:
     )
 
 
+_LOGIT = Need(
+    "scalar-logit", "it differentiates D's logit, and the objective trains none; name an objective of logits"
+)
+
+
 def _interpolated(chosen: options.GradientPenaltyOptions) -> Claims:
     return Claims(
         exclusive={"penalty:interpolated": "drop -p gp"},
@@ -41,8 +46,13 @@ def _interpolated(chosen: options.GradientPenaltyOptions) -> Claims:
                 "the penalty is on each sample's own gradient, which batch statistics in D mix; "
                 "choose a network without BatchNorm in D",
             ),
+            _LOGIT,
         ),
     )
+
+
+def _zero_centred(chosen: options.ZeroCentredOptions) -> Claims:
+    return Claims(needs=(_LOGIT,))
 
 
 METHODS = (
@@ -52,6 +62,7 @@ METHODS = (
         target="gancore.builtins.objectives:NonSaturating",
         claims=_objective("nonsaturating"),
         reference="Goodfellow et al., 2014, arXiv:1406.2661",
+        tested_with=("gp", "r1", "r2"),
     ),
     MethodSpec(
         name="hinge",
@@ -59,6 +70,7 @@ METHODS = (
         target="gancore.builtins.objectives:Hinge",
         claims=_objective("hinge", "fixed-targets"),
         reference="Lim and Ye, 2017, arXiv:1705.02894",
+        tested_with=("gp", "r1", "r2"),
     ),
     MethodSpec(
         name="lsgan",
@@ -67,6 +79,7 @@ METHODS = (
         options=options.LeastSquaresOptions,
         claims=_objective("lsgan", "fixed-targets"),
         reference="Mao et al., 2017, arXiv:1611.04076",
+        tested_with=("gp", "r1", "r2"),
     ),
     MethodSpec(
         name="wgan",
@@ -75,6 +88,7 @@ METHODS = (
         options=options.WassersteinOptions,
         claims=_wasserstein,
         reference="Arjovsky et al., 2017, arXiv:1701.07875",
+        tested_with=("r1", "r2"),
     ),
     MethodSpec(
         name="relativistic",
@@ -83,20 +97,25 @@ METHODS = (
         options=options.RelativisticOptions,
         claims=_objective("relativistic"),
         reference="Jolicoeur-Martineau, 2018, arXiv:1807.00734",
+        tested_with=("gp", "r1", "r2"),
     ),
     MethodSpec(
         name="r1",
         summary="Squared gradient of D on reals.",
         target="gancore.builtins.penalties:R1",
         options=options.ZeroCentredOptions,
+        claims=_zero_centred,
         reference="Mescheder et al., 2018, arXiv:1801.04406",
+        tested_with=("gp", "hinge", "lsgan", "nonsaturating", "r2", "relativistic", "wgan"),
     ),
     MethodSpec(
         name="r2",
         summary="Squared gradient of D on fakes.",
         target="gancore.builtins.penalties:R2",
         options=options.ZeroCentredOptions,
+        claims=_zero_centred,
         reference="Mescheder et al., 2018, arXiv:1801.04406",
+        tested_with=("gp", "hinge", "lsgan", "nonsaturating", "r1", "relativistic", "wgan"),
     ),
     MethodSpec(
         name="gp",
@@ -105,6 +124,7 @@ METHODS = (
         options=options.GradientPenaltyOptions,
         claims=_interpolated,
         reference="Gulrajani et al., 2017, arXiv:1704.00028",
+        tested_with=("hinge", "lsgan", "nonsaturating", "r1", "r2", "relativistic"),
     ),
 )
 

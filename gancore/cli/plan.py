@@ -97,7 +97,7 @@ def _as_text(facts: dict[str, Any], lines: list[str]) -> list[str]:
     chain = " -> ".join(f"{link['method']} ({', '.join(link['sides'])})" for link in facts["augmentation"])
     lines.append(f"augmentation: {chain or 'none'}")
     for phase in facts["phases"]:
-        lines += ["", *_phase_text(phase, facts)]
+        lines += ["", *_phase_text(phase, facts), _pass_text(phase)]
     return [*lines, "", *_cost_text(facts)]
 
 
@@ -125,13 +125,17 @@ def _phase_text(phase: dict[str, Any], facts: dict[str, Any]) -> list[str]:
     rows = phase["d_rows"]
     lazy = rows["lazy_terms_not_due"]
     otherwise = f" ({lazy:,} when no lazy term is due)" if lazy != rows["every_term_due"] else ""
-    seconds = rows["pass_seconds"]
-    lines.append(
-        f"  D looks at {plural(rows['every_term_due'], 'row')}{otherwise}, "
-        f"{rows['objective_alone']:,} for the objective alone; passes of G and D "
-        f"{1e3 * seconds['every_term_due']:.1f} ms, {1e3 * seconds['objective_alone']:.1f} ms for it alone"
-    )
+    alone = f", {rows['objective_alone']:,} for the objective alone"
+    lines.append(f"  D looks at {plural(rows['every_term_due'], 'row')}{otherwise}{alone}")
     return lines
+
+
+def _pass_text(phase: dict[str, Any]) -> str:
+    seconds = phase["d_rows"]["pass_seconds"]
+    return (
+        f"  passes of G and D: {1e3 * seconds['every_term_due']:.1f} ms, "
+        f"{1e3 * seconds['objective_alone']:.1f} ms for the objective alone"
+    )
 
 
 def _cost_text(facts: dict[str, Any]) -> list[str]:

@@ -134,7 +134,9 @@ def test_plan_for_people(gan):
     text = gan("plan", *TINY, "-p", "r1").out
     assert "objective: nonsaturating; scores: logits" in text
     assert "term r1/penalty: weight" in text
-    assert "D looks at 16 rows, 16 for the objective alone; passes of G and D" in text
+    assert "D looks at 16 rows, 16 for the objective alone" in text
+    assert "passes of G and D: " in text
+    assert "tested together: nonsaturating + r1" in text
     assert "time of a step" in text
 
 
