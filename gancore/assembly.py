@@ -97,6 +97,7 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
     for call in manager.calls("declare"):
         _guarded(call, plan=plans[call.method])
     modules = MethodModules()
+    warnings = warnings_of(claims)
     contexts = {
         name: RunContext(
             method=name,
@@ -113,6 +114,7 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
             generator=generator,
             discriminator=discriminator,
             added=modules,
+            warnings=warnings,
         )
         for name in manager.methods
     }
@@ -166,7 +168,7 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
         contexts,
         device,
         threads_before,
-        warnings_of(claims),
+        warnings,
     )
 
 

@@ -85,11 +85,22 @@ class Config:
         return tree
 
     def to_toml(self, **extra: Mapping[str, Any]) -> str:
-        """The resolved configuration with the origin of each value; ``extra`` tables come last."""
+        """The resolved configuration with the origin of each value; ``extra`` tables come last.
+
+        TOML has no None: such a value is left out, and reads as the option's default.
+        """
         import tomli_w
 
-        document = {**self.nested(), "origin": dict(self.origins), **extra}
+        document = {**_without_none(self.nested()), "origin": dict(self.origins), **extra}
         return tomli_w.dumps(document)
+
+
+def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, Mapping) else value
+        for key, value in table.items()
+        if value is not None
+    }
 
 
 Layer = tuple[str, Mapping[str, Any]]

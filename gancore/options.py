@@ -125,6 +125,8 @@ def check_value(value: Any, hint: Any, field: dataclasses.Field[Any], *, key: st
 
     if isinstance(value, list):
         value = tuple(value)
+    if value is None and field.default is not None:
+        raise ConfigError(f"{key} = None: a configuration cannot keep None; leave it out, or give a value")
     try:
         checked = pydantic.TypeAdapter(hint).validate_python(value, strict=True)
     except pydantic.ValidationError as error:

@@ -50,6 +50,14 @@ class RunContext:
     generator: Generator
     discriminator: Discriminator
     added: MethodModules
+    warnings: list[str]
+
+    def warn(self, text: str) -> None:
+        """Tell the user, before training, what options alone do not show: a matter of shapes, of the set's size.
+
+        What options do show belongs into ``Claims.warnings``.
+        """
+        self.warnings.append(f"{self.method}: {text}")
 
     def add_module(self, name: str, module: ModuleT, trained_by: TrainedBy = None) -> ModuleT:
         """Hand a module (or a module of buffers) to the run: moved to the device, saved, restored.

@@ -84,3 +84,14 @@ def test_pairs_are_tested_when_either_says_so() -> None:
         for name, others in {"a": ("b",), "b": (), "c": ()}.items()
     }
     assert pairs_tested(specs, ["c", "b", "a"]) == {("a", "b"): True, ("a", "c"): False, ("b", "c"): False}
+
+
+def test_setup_may_warn_of_what_only_shapes_show() -> None:
+    class Wide(Method):
+        @hookimpl
+        def setup(self, run):
+            run.warn(f"{run.shape} is wide")
+
+    session = tiny_session(["wide"], registry=registry_with(spec_of(Wide, "wide")))
+    assert session.warnings == ["wide: (1, 16, 16) is wide"]
+    session.close()

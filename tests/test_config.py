@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import pytest
 from gancore.config import flatten, load_file, parse_override, resolve
 from gancore.drift import changed_keys
 from gancore.errors import ConfigError, PluginError
+from gancore.options import Options, option
 from gancore.plugin_manager import discover
+from gancore.specs import Claims, MethodSpec
+from gancore.testing import registry_with
 
 REGISTRY = discover()
 
@@ -180,3 +184,20 @@ def test_drift_ignores_what_changes_no_step() -> None:
 
 def test_flatten() -> None:
     assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": 3}) == {"a.b": 1, "a.c.d": 2, "e": 3}
+
+
+def test_an_option_may_default_to_none() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Maybe(Options):
+        level: float | None = option(None, help="A level, or none.", minimum=0)
+        other: float = option(1.0, help="A number.")
+
+    spec = MethodSpec(name="maybe", summary="", target="x:Y", options=Maybe, claims=lambda chosen: Claims())
+    registry = registry_with(spec)
+    without = resolve(registry, [("line", {"plugins": ["maybe"]})])
+    assert without.methods["maybe"].level is None
+    assert "level" not in tomllib.loads(without.to_toml())["methods"]["maybe"]
+    given = resolve(registry, [("line", {"plugins": ["maybe"], "maybe.level": 2.0})])
+    assert tomllib.loads(given.to_toml())["methods"]["maybe"]["level"] == 2.0
+    with pytest.raises(ConfigError, match="maybe.other = None: a configuration cannot keep None"):
+        resolve(registry, [("line", {"plugins": ["maybe"], "maybe.other": None})])

@@ -130,6 +130,12 @@ class Kdd(Method):
         spectral = chosen.spectral == "on" or (chosen.spectral == "as-d" and has_spectral_norm(run.discriminator))
         head = Head(self._width, self._dimension, self._classes, spectral=spectral)
         self.head = run.add_module("head", head, trained_by="d")
+        own = sum(parameter.numel() for parameter in run.discriminator.parameters())
+        if self._width * self._dimension > own:
+            run.warn(
+                f"W has {self._dimension} x {self._width} parameters, more than all of D ({own}), since the tap "
+                f"'{self.options.tap}' is wide; kdd.feature_dim = 512 or less makes it smaller"
+            )
         self._dtype = run.dtype
         if chosen.dagger:
             self.memory = run.add_module("memory", self._new_memory(run))
