@@ -147,5 +147,5 @@ def test_execution_one_by_one_trains_the_same(slow) -> None:
 def test_a_projection_larger_than_d_is_warned_of() -> None:
     for dimension, told in ((0, True), (2, False)):
         session = tiny_session(["kdd"], {"kdd.feature_dim": dimension})
-        assert bool([text for text in session.warnings if "kdd.feature_dim = 512 or less" in text]) == told
+        assert bool([text for text in session.warnings if "kdd.feature_dim = 8 makes it smaller" in text]) == told
         session.close()

@@ -132,9 +132,10 @@ class Kdd(Method):
         self.head = run.add_module("head", head, trained_by="d")
         own = sum(parameter.numel() for parameter in run.discriminator.parameters())
         if self._width * self._dimension > own:
+            smaller = 1 << max((own // (2 * self._width)).bit_length() - 1, 3)
             run.warn(
-                f"W has {self._dimension} x {self._width} parameters, more than all of D ({own}), since the tap "
-                f"'{self.options.tap}' is wide; kdd.feature_dim = 512 or less makes it smaller"
+                f"W has {self._dimension} x {self._width} parameters, more than all of D ({own:,}), since the tap "
+                f"'{self.options.tap}' is wide; kdd.feature_dim = {smaller} makes it smaller"
             )
         self._dtype = run.dtype
         if chosen.dagger:
