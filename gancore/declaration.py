@@ -305,7 +305,12 @@ class Declaration:
         self._check_new(name)
         own = [known for known in self.taps if known not in self._into.taps]
         if tap not in own:
-            raise PluginError(f"'{self._method}' enters D at tap '{tap}'{nearest(tap, own)}")
+            derived = self._into.taps.get(tap)
+            why = f", which '{derived.method}' derives" if derived else nearest(tap, own)
+            raise PluginError(
+                f"'{self._method}' enters D at tap '{tap}'{why}; features can enter at D's own taps alone: "
+                f"{', '.join(own)}"
+            )
         self._into.features[name] = FeatureView(
             name, self._method, build, tap, sources, labels_from or sources[0][0], precision
         )

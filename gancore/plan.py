@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from gancore.declaration import Declarations, Term
@@ -47,12 +48,15 @@ class StepPlan:
         self.declarations = declarations
         self.claims = claims
         self.lazy = lazy
-        self._compiler = Compiler(
-            declarations,
-            taps=taps,
-            augmented_sides=augmented_sides,
-            objective=owner,
-        )
+        known = tuple(taps)
+
+        def compiler(declared: Declarations) -> Compiler:
+            return Compiler(declared, taps=known, augmented_sides=augmented_sides, objective=owner)
+
+        self._compiler = compiler(declarations)
+        scores = declarations.scores
+        plain = declarations if scores is None or scores.method == owner else replace(declarations, scores=None)
+        self._alone = compiler(plain)
         self._programs: dict[tuple[str, frozenset[str]], Program] = {}
         self._by_phase = {phase: self._terms_of(phase) for phase in ("d", "d_reg", "g", "g_reg")}
         self._check()
@@ -70,9 +74,9 @@ class StepPlan:
         return self._program(phase, self._by_phase[phase])
 
     def objective_program(self, phase: str) -> Program | None:
-        """What the objective alone would compute in a phase: the measure of what the other methods add."""
+        """What the objective alone would compute in a phase, on D's logits: the measure of what the others add."""
         terms = tuple(term for term in self._by_phase[phase] if term.method == self.objective)
-        return self._compiler.compile(phase, terms, ()) if terms else None
+        return self._alone.compile(phase, terms, ()) if terms else None
 
     def canonical(self, view: str) -> str:
         """The name under which a view is forwarded: ``real_raw`` is ``real`` where nothing augments reals."""

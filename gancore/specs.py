@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gancore.errors import PluginError
+from gancore.errors import PluginError, nearest
 from gancore.options import Options
 
 HOOK_API = (1, 0)
@@ -171,6 +171,10 @@ def conflicts(claims: Mapping[str, Claims], capabilities: frozenset[str] | None 
             if of_method and frozenset((name, objective)) in found:
                 continue
             missing = f", which '{objective}' does not offer" if of_method and objective else ""
+            if need.capability.startswith("tap:"):
+                taps = sorted(tap.removeprefix("tap:") for tap in offered if tap.startswith("tap:"))
+                name_of = need.capability.removeprefix("tap:")
+                missing = f"{nearest(name_of, taps)} (taps: {', '.join(taps)})"
             unmet.append(f"'{name}' needs {need.capability}{missing}: {need.why}")
     return [*found.values(), *unmet]
 

@@ -238,7 +238,7 @@ def test_needs_are_checked_against_networks_and_data() -> None:
     registry = registry_with(*ALL)
     with pytest.raises(PluginError, match="'brighten' needs data:image: it brightens images"):
         tiny_session(["brighten"], {"network.name": "mlp"}, registry)
-    with pytest.raises(PluginError, match="'head' needs margin: it counts signs"):
+    with pytest.raises(PluginError, match="'head' needs margin, which 'wgan' does not offer: it counts signs"):
         tiny_session(["head", "wgan"], registry=registry)
     with pytest.raises(PluginError, match="'adaptivemix' needs tap:trnk.*set adaptivemix.tap"):
         tiny_session(["adaptivemix"], {"adaptivemix.tap": "trnk"})
@@ -281,3 +281,11 @@ def test_a_misspelt_hook_and_a_wrapper_are_refused() -> None:
     ):
         with pytest.raises(PluginError, match=message):
             tiny_session(["m"], registry=registry_with(spec_of(cls, "m")))
+
+
+def test_the_objective_alone_judges_logits_whoever_owns_the_scores() -> None:
+    session = tiny_session(["adaptivemix"], {"adaptivemix.preset": "official"})
+    full, alone = session.plan.full_program("d"), session.plan.objective_program("d")
+    assert (full.rows(), alone.rows()) == (4, 2)
+    assert session.plan.objective_program("d_reg") is None
+    session.close()

@@ -49,7 +49,7 @@ def test_needs_of_networks_and_data_are_checked_once_those_are_known() -> None:
     claims = {"m": Claims(needs=(Need("tap:trunk", "set m.tap"),))}
     check_claims(claims)
     check_claims(claims, frozenset({"tap:trunk"}))
-    with pytest.raises(PluginError, match="'m' needs tap:trunk: set m.tap"):
+    with pytest.raises(PluginError, match="'m' needs tap:trunk .taps: pooled.: set m.tap"):
         check_claims(claims, frozenset({"tap:pooled"}))
 
 

@@ -135,7 +135,10 @@ def test_an_objective_without_scalar_logits_is_refused() -> None:
     from gancore.specs import check_claims
 
     vector = Claims(exclusive={"objective": "drop it"})
-    with pytest.raises(PluginError, match="'adaptivemix' needs scalar-logit: .*adaptivemix.adv_on = clean"):
+    with pytest.raises(
+        PluginError,
+        match="'adaptivemix' needs scalar-logit, which 'kde' does not offer: .*adaptivemix.adv_on = clean",
+    ):
         check_claims({"adaptivemix": SPEC.claims(AdaptiveMixOptions(adv_on="mixed_sum")), "kde": vector})
 
 

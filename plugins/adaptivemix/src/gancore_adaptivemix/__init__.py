@@ -7,7 +7,6 @@ from collections.abc import Callable
 from gancore.api import SCORES, Claims, Clash, MethodSpec, Need, hookimpl
 from gancore_adaptivemix.options import AdaptiveMixOptions
 
-
 TWICE = Clash(
     "fixed-targets",
     "the sum of two logits is compared with targets that are made for one; adaptivemix.adv_on = mixed_mean keeps "
@@ -18,7 +17,11 @@ TWICE = Clash(
 def claims(options: AdaptiveMixOptions) -> Claims:
     """What AdaptiveMix claims: nothing exclusive unless the adversarial loss is taken on mixed samples."""
     needs = [
-        Need(f"tap:{options.tap}", "it shrinks features of D there; set adaptivemix.tap to a tap that D has")
+        Need(
+            f"tap:{options.tap}",
+            "it shrinks features of D there; set adaptivemix.tap to a tap that D has, or name the method that "
+            "derives it",
+        )
     ]
     if options.adv_on == "clean":
         return Claims(needs=tuple(needs))
@@ -44,6 +47,23 @@ SPEC = MethodSpec(
     options=AdaptiveMixOptions,
     claims=claims,
     reference="Liu et al., CVPR 2023, AdaptiveMix: Improving GAN Training via Feature Space Shrinkage",
+    tested_with=(
+        "ada",
+        "augself",
+        "cnlsgan",
+        "cr",
+        "diffaugment",
+        "gp",
+        "hinge",
+        "icr",
+        "kdd",
+        "lsgan",
+        "nonsaturating",
+        "r1",
+        "r2",
+        "relativistic",
+        "wgan",
+    ),
 )
 
 

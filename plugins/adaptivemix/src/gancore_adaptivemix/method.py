@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from gancore.api import Declaration, LossTerms, Method, Rng, Step, StepKey, hookimpl
+from gancore.api import (
+    ConfigError,
+    Declaration,
+    LossTerms,
+    Method,
+    PluginError,
+    Rng,
+    RunContext,
+    Step,
+    StepKey,
+    hookimpl,
+)
 from gancore_adaptivemix import functional
 from gancore_adaptivemix.options import AdaptiveMixOptions
 
@@ -15,7 +27,8 @@ from gancore_adaptivemix.options import AdaptiveMixOptions
 class MixDraw:
     """The random choices for one side in one phase.
 
-    ``permutation`` is (B,) int64, ``lam`` 0-d or (B,), ``noise`` as one batch of features, or None.
+    ``permutation`` is (B,) int64, ``lam`` 0-d or (B,), ``noise`` as one batch of features, or None where no
+    term of the phase takes it.
     """
 
     permutation: Tensor
@@ -44,12 +57,7 @@ class AdaptiveMix(Method):
         for side in ("real", "fake"):
             plan.view(f"adaptivemix.{side}", self._mix_side(side), sources=(side,))
             if mixed:
-                plan.feature_view(
-                    f"adaptivemix.{side}_features",
-                    self._mix_side(side),
-                    tap=chosen.tap,
-                    sources=((side, chosen.tap),),
-                )
+                self._declare_features(plan, side)
             reads = {side: (chosen.tap,), f"adaptivemix.{side}": (chosen.tap,)}
             plan.term(f"shrink_{side}", "d", reads=reads)
             if side == "fake" and chosen.apply_in_g:
@@ -61,6 +69,27 @@ class AdaptiveMix(Method):
                     side: {f"adaptivemix.{side}_features": ("logits",), f"adaptivemix.{side}": ("logits",)}
                     for side in ("real", "fake")
                 },
+            )
+
+    def _declare_features(self, plan: Declaration, side: str) -> None:
+        tap = self.options.tap
+        try:
+            plan.feature_view(
+                f"adaptivemix.{side}_features", self._mix_side(side), tap=tap, sources=((side, tap),)
+            )
+        except PluginError as error:  # the claims need the tap, so D lacks it and another method derives it
+            raise ConfigError(
+                f"adaptivemix.tap = '{tap}' is derived from D's features, and D has no head that goes on from "
+                f"there, which adaptivemix.adv_on = {self.options.adv_on} needs for mixed features: set "
+                "adaptivemix.adv_on = clean, or adaptivemix.tap to a tap of D itself, such as 'trunk'"
+            ) from error
+
+    @hookimpl
+    def setup(self, run: RunContext) -> None:
+        if run.batch < 2:
+            raise ConfigError(
+                f"train.batch = {run.batch}: AdaptiveMix mixes an image with another one of its batch, and there "
+                "is none; choose a batch of 2 or more"
             )
 
     @hookimpl
@@ -81,23 +110,26 @@ class AdaptiveMix(Method):
 
     def _draw(self, step: Step) -> None:
         step.stash[DRAW] = {
-            side: self._draw_side(step.rng(side), step.batch)
+            side: self._draw_side(step.rng(side), step.batch, noisy=step.wants(f"shrink_{side}"))
             for side in ("real", "fake")
             if f"adaptivemix.{side}" in step.d
         }
 
-    def _draw_side(self, rng: Rng, batch: int) -> MixDraw:
+    def _draw_side(self, rng: Rng, batch: int, *, noisy: bool = True) -> MixDraw:
         chosen = self.options
         permutation = rng.permutation(batch)
         if chosen.derange:
             permutation = functional.derangement(permutation)
         lam = rng.beta(chosen.alpha, chosen.alpha, *((batch,) if chosen.per_sample_lambda else ()))
-        noise = rng.normal(batch, *self._shape) * chosen.noise if chosen.noise else None
+        noise = rng.normal(batch, *self._shape) * chosen.noise if noisy and chosen.noise else None
         return MixDraw(permutation, lam, noise)
 
-    def _mix_side(self, side: str):  # type: ignore[no-untyped-def]
+    def _mix_side(self, side: str) -> Callable[[Step, Tensor], Tensor]:
         def build(step: Step, values: Tensor) -> Tensor:
-            draw = step.stash[DRAW][side]
+            draws = step.stash[DRAW]
+            if side not in draws:  # another method reads this view in a phase where no term of this one does
+                draws[side] = self._draw_side(step.rng(side), step.batch, noisy=False)
+            draw = draws[side]
             return functional.mix(values, draw.permutation, draw.lam)
 
         return build
