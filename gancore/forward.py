@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gancore.augment import AugmentChain
+from gancore.declaration import DerivedTap
 from gancore.errors import ConfigError, PluginError
 from gancore.networks.batch_statistics import batch_norm_layers, running_statistics_frozen
 from gancore.networks.protocols import Discriminator, Generator
@@ -245,21 +246,30 @@ class Forward:
             for views, outputs in self._calls(group, inputs, labels):
                 found.update(zip(views, outputs, strict=True))
         with torch.set_grad_enabled(group.key.grad):
-            for view, tensors in found.items():
-                step.outputs[view] = self._derive(step, tensors, group.outputs[view])
+            self._derive(step, group, found)
+        for view, tensors in found.items():
+            step.outputs[view] = {name: tensors[name] for name in sorted(group.outputs[view])}
 
-    def _derive(self, step: Step, tensors: Mapping[str, Tensor], wanted: frozenset[str]) -> dict[str, Tensor]:
-        """What was asked for: D's own outputs, and what methods derive from them, never in reduced precision."""
-        outputs = {name: tensor for name, tensor in tensors.items() if name in wanted}
-        for name in sorted(wanted - tensors.keys()):
+    def _derive(self, step: Step, group: Group, found: Mapping[str, dict[str, Tensor]]) -> None:
+        """Add what methods derive from D's outputs, never in reduced precision; the views of a group together."""
+        wanted = frozenset().union(*group.outputs.values())
+        for name in sorted(wanted & self._declared.taps.keys()):
             declared = self._declared.taps[name]
-            features = tensors[declared.source]
-            doing = f"tap '{name}'"
-            with step.calling(declared.method, doing), self._unchanged(step, [features]):
-                outputs[name] = declared.compute(features)
-                shape = (len(features), *declared.shape)
-                _check_built(outputs[name], shape, features.dtype, f"'{declared.method}', {doing}")
-        return outputs
+            views = [view for view in group.views if name in group.outputs[view]]
+            parts = [found[view][declared.source] for view in views]
+            if self.options.execution == "concat" and len(parts) > 1:
+                derived = self._derived(step, declared, torch.cat(parts)).chunk(len(parts))
+            else:
+                derived = tuple(self._derived(step, declared, part) for part in parts)
+            for view, values in zip(views, derived, strict=True):
+                found[view][name] = values
+
+    def _derived(self, step: Step, declared: DerivedTap, features: Tensor) -> Tensor:
+        with step.calling(declared.method, f"tap '{declared.name}'"), self._unchanged(step, [features]):
+            values = declared.compute(features)
+            where = f"'{declared.method}', {step.doing}"
+            _check_built(values, (len(features), *declared.shape), features.dtype, where)
+        return values
 
     def _of_network(self, names: frozenset[str]) -> frozenset[str]:
         """The outputs of D itself that these outputs are, or are derived from."""
@@ -273,12 +283,8 @@ class Forward:
         batch = len(inputs[0])
         coupling = self.discriminator.coupling
         interleave = coupling == "grouped" and batch % self.discriminator.group_size == 0
-        together = (
-            self.options.execution == "concat"
-            and self.options.spectral_norm == "per_phase"
-            and (coupling == "none" or interleave)
-            and count > 1
-        )
+        concat = self.options.execution == "concat" and self.options.spectral_norm == "per_phase"
+        together = concat and (coupling == "none" or interleave) and count > 1
         if not together:
             for view, rows, label in zip(group.views, inputs, labels, strict=True):
                 heads = len(rows) if "logits" in group.outputs[view] else 0

@@ -74,7 +74,7 @@ class StepPlan:
         return self._program(phase, self._by_phase[phase])
 
     def objective_program(self, phase: str) -> Program | None:
-        """What the objective alone would compute in a phase, on D's logits: the measure of what the others add."""
+        """What the objective alone would compute in a phase, on D's logits: the measure of what others add."""
         terms = tuple(term for term in self._by_phase[phase] if term.method == self.objective)
         return self._alone.compile(phase, terms, ()) if terms else None
 

@@ -80,6 +80,7 @@ def _undo(saved: list[tuple[nn.Module, str, Tensor, Tensor]]) -> None:
         tensor.copy_(value)
 
 
-def _global_generators() -> tuple[bytes, bytes]:
-    """State of the generators that anyone may draw from."""
-    return torch.get_rng_state().numpy().tobytes(), np.random.get_state()[1].tobytes()  # type: ignore[index]
+def _global_generators() -> tuple[bytes, bytes, object]:
+    """State of the generators that anyone may draw from; numpy's words change only every 624 draws."""
+    _, words, *place = np.random.get_state()
+    return torch.get_rng_state().numpy().tobytes(), np.asarray(words).tobytes(), place

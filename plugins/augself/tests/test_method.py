@@ -280,7 +280,7 @@ def test_what_cannot_be_mixed_names_both_and_a_way_out() -> None:
         PluginError, match="'augself' and 'ada' cannot be mixed: heads must know.*drop -p augself"
     ):
         check_claims({"augself": SPEC.claims(AugSelfOptions()), "ada": hiding}, None)
-    with pytest.raises(PluginError, match="'augself' needs tap:middle: .*augself.tap"):
+    with pytest.raises(PluginError, match="'augself' needs tap:middle .*augself.tap"):
         tiny_session(["augself"], {"augself.tap": "middle"})
     with pytest.raises(PluginError, match="'augself' needs data:image: it augments images; drop -p augself"):
         tiny_session(["augself"], {"network.name": "mlp"})

@@ -377,7 +377,10 @@ def test_points_are_refused_with_the_way_out() -> None:
 
 
 BAD = {
-    "an unknown tap": ({"icr.output": "poolde"}, "needs tap:poolde .did you mean .pooled..*: icr.output compares D there"),
+    "an unknown tap": (
+        {"icr.output": "poolde"},
+        "needs tap:poolde .did you mean .pooled..*: icr.output compares D there",
+    ),
     "a T that does nothing": ({"icr.transform": "translation", "icr.max_shift": 0.0}, "changes nothing"),
     "a shift below a pixel": (
         {"icr.transform": "translation", "icr.max_shift": 0.05},

@@ -347,6 +347,10 @@ def test_a_saturated_hinge_is_reported_and_an_active_one_is_not() -> None:
     ):
         assert method.advise(values) is None
     session.close()
+    session = tiny_session(["kdd"])
+    said = session.manager.methods["kdd"].advise({"active_real": 0.0, "active_fake": 0.0})
+    assert "lower optimizer.d.lr" in said["saturated"]
+    session.close()
 
 
 def test_presets_hold_the_settings_of_the_paper() -> None:

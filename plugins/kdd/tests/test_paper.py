@@ -374,3 +374,13 @@ def test_products_of_several_sets_at_once() -> None:
     torch.testing.assert_close(columns, (b[:3] @ a.T / 0.5).logsumexp(1))
     masked = (b @ b.T / 0.5).fill_diagonal_(-math.inf)
     torch.testing.assert_close(within, masked.logsumexp(1))
+
+
+def test_unit_keeps_what_is_not_finite_and_knows_no_overflow() -> None:
+    rows = torch.tensor([[1.0, -2.0, 0.5], [3.0, 0.1, -4.0]])
+    for scale in (1e-10, 1.0, 1e20, 3e37):
+        torch.testing.assert_close(functional.unit(rows * scale), functional.unit(rows))
+    for bad in (float("nan"), float("inf")):
+        found = functional.unit(torch.tensor([[bad, 1.0, 0.0], [3.0, 0.0, 4.0]]))
+        assert not torch.isfinite(found[0]).all()
+        torch.testing.assert_close(found[1], torch.tensor([0.6, 0.0, 0.8]))

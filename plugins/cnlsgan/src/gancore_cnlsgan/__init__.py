@@ -73,9 +73,9 @@ def _warnings(options: CnLsganOptions) -> tuple[str, ...]:
         )
     if options.reduction == "sum" and options.lambda_rec * SMALLEST_IMAGE >= 1:
         return (
-            f"reduction = sum multiplies lambda_rec = {options.lambda_rec:g} by the values of an image (3072 for "
-            "32x32 RGB), which can outweigh the adversarial loss: fakes then gather at the mean image. Divide "
-            "lambda_rec by that number, or set cnlsgan.reduction = mean",
+            f"reduction = sum multiplies lambda_rec = {options.lambda_rec:g} by the values of an image (256 for "
+            "16x16 in grey, 3072 for 32x32 RGB), which can outweigh the adversarial loss: fakes then gather at the "
+            "mean image. Divide lambda_rec by that number, or set cnlsgan.reduction = mean",
         )
     return ()
 

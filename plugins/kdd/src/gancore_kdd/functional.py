@@ -32,8 +32,8 @@ SMALL = 2**15
 SMALL_ELSEWHERE = 2**22
 """The same on other devices, where a launch costs more: not measured yet."""
 
-NO_DIRECTION = 1e-24
-"""Squared length below which a feature has no direction."""
+NO_DIRECTION = 1e-12
+"""Largest entry up to which a feature has no direction."""
 
 
 def unit(features: Tensor) -> Tensor:
@@ -43,14 +43,18 @@ def unit(features: Tensor) -> Tensor:
         features: (B, …), float32 or wider.
 
     Returns:
-        (B, K), the flattened features. A row shorter than 1e-12 gives zeros and no gradient, instead of NaN.
+        (B, K), the flattened features. A row whose largest entry is below 1e-12 gives zeros and no gradient,
+        instead of NaN. What is not finite stays so: a run that diverges must look it.
     """
     rows = features.flatten(1)
-    squared = rows.square().sum(1, keepdim=True)
-    has_direction = squared > NO_DIRECTION
+    largest = rows.detach().abs().amax(1, keepdim=True)
+    no_direction = largest <= NO_DIRECTION
+    one = torch.ones_like(largest)
+    # The direction does not depend on a scale; with it, squares neither overflow nor vanish.
+    scaled = rows / torch.where(no_direction, one, largest)
     # Both branches of a `where` are differentiated, so the unused one must be finite too.
-    length = torch.where(has_direction, squared, torch.ones_like(squared)).sqrt()
-    return torch.where(has_direction, rows / length, torch.zeros_like(rows))
+    length = torch.where(no_direction, one, scaled.square().sum(1, keepdim=True)).sqrt()
+    return torch.where(no_direction, torch.zeros_like(rows), scaled / length)
 
 
 def log_ratios(

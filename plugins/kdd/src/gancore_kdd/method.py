@@ -327,7 +327,13 @@ class Kdd(Method):
             return None
         chosen = self.options
         copies = ", and own augmented copies dominate the density of their image" if chosen.anchors else ""
+        way_out = (
+            "raise kdd.tau towards 1"
+            if chosen.tau < 1
+            else "if that lasts, D is far ahead of G: lower optimizer.d.lr, or train jointly (-p hinge -o "
+            "kdd.as_term=true)"
+        )
         return {
             "saturated": f"the hinge has no gradient at {100 - 100 * IDLE:g} % of all samples and more, so D "
-            f"hardly learns from KDD: |r| may reach 2 / tau = {2 / chosen.tau:g}{copies}; raise kdd.tau towards 1"
+            f"hardly learns from KDD: |r| may reach 2 / tau = {2 / chosen.tau:g}{copies}; {way_out}"
         }
