@@ -85,6 +85,7 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
     num_classes = len(dataset.class_names)
     claims = {name: registry.method(name).claims(chosen) for name, chosen in active.items()}
     check_claims(claims, capabilities(discriminator, dataset))
+    _check_own_taps(config.network_name, discriminator)
     declarations = Declarations()
     taps = dict(discriminator.taps)
     plans = {
@@ -130,6 +131,8 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
         augmented_sides=chain.sides,
         lazy=config.train.lazy,
     )
+    _check_chain(chain, plan)
+    warnings += _idle(manager, declarations, chain, warnings)
     loader = Loader(dataset, config.train.seed, device, config.data.mirror, _dtype(config))
     trainer = Trainer(
         generator=generator,
@@ -234,6 +237,14 @@ def environment(session: Session) -> dict[str, Any]:
     }
 
 
+def _check_own_taps(network: str, discriminator: Discriminator) -> None:
+    for tap in discriminator.taps:
+        if "." in tap:
+            raise PluginError(
+                f"network '{network}' names a tap '{tap}'; a dot is for taps that methods derive: rename it"
+            )
+
+
 def _check_taps(claims: Mapping[str, Claims], taps: Mapping[str, TapSpec]) -> None:
     for name, found in sorted(claims.items()):
         for offer in sorted(found.offers):
@@ -260,6 +271,30 @@ def _build_chain(manager: RunManager, contexts: dict[str, RunContext]) -> Augmen
             )
         links.append((call.method, link))
     return AugmentChain(links)
+
+
+def _check_chain(chain: AugmentChain, plan: StepPlan) -> None:
+    programs = (plan.full_program(phase) for phase in plan.phases)
+    if chain.links and not any(program is not None and program.augments for program in programs):
+        idle = " and ".join(f"'{name}'" for name, _ in chain.links)
+        drop = " ".join(f"-p {name}" for name, _ in chain.links)
+        raise ConfigError(
+            f"{idle} would do nothing: no term of this run looks at augmented images ('{plan.objective}' judges "
+            f"clean ones); drop {drop}, or choose an objective that judges augmented images"
+        )
+
+
+def _idle(manager: RunManager, declarations: Declarations, chain: AugmentChain, warned: list[str]) -> list[str]:
+    """Methods that could declare something, have declared nothing, and have not said why."""
+    could = {call.method for hook in ("declare", "augment") for call in manager.calls(hook)}
+    acting = {*declarations.methods, *(name for name, _ in chain.links)}
+    acting |= {call.method for call in manager.calls("evaluate")}
+    return [
+        f"{name}: it does nothing with these options: no term has a weight above 0, and it augments nothing; "
+        f"drop -p {name}"
+        for name in sorted(could - acting)
+        if not any(text.startswith(f"{name}: ") for text in warned)
+    ]
 
 
 def _guarded(call: HookCall, **arguments: Any) -> Any:

@@ -141,6 +141,13 @@ class Declarations:
     scores: SideFunction | None = None
     margin: SideFunction | None = None
 
+    @property
+    def methods(self) -> frozenset[str]:
+        """The methods that have declared anything."""
+        named = (self.taps, self.images, self.features, self.latents)
+        found = [*self.terms, *self.watches, *(declared for kind in named for declared in kind.values())]
+        return frozenset(one.method for one in (*found, self.scores, self.margin) if one is not None)
+
 
 class Declaration:
     """Handed to a method's ``declare`` hook as ``plan``.
@@ -170,6 +177,11 @@ class Declaration:
         self.shape = shape
         self.num_classes = num_classes
 
+    @property
+    def own_taps(self) -> tuple[str, ...]:
+        """The discriminator's own taps, from image to logits: where features can enter, and taps be derived."""
+        return tuple(tap for tap in self.taps if tap not in self._into.taps)
+
     def tap(
         self,
         name: str,
@@ -194,9 +206,8 @@ class Declaration:
             raise PluginError(f"'{self._method}' declares tap '{name}'; expected a name '{self._method}.…'")
         if name in self.taps:
             raise PluginError(f"'{self._method}' declares tap '{name}' twice")
-        if source not in self.taps or source in self._into.taps:
-            own = [tap for tap in self.taps if tap not in self._into.taps]
-            raise PluginError(f"'{self._method}' derives '{name}' from tap '{source}'{nearest(source, own)}")
+        if source not in self.own_taps:
+            raise PluginError(f"'{self._method}' derives '{name}' from tap {self._not_own(source)}")
         if f"tap:{name}" not in self._claims.offers:
             raise PluginError(f"'{self._method}' declares tap '{name}' without offering 'tap:{name}' in its spec")
         self._into.taps[name] = DerivedTap(name, self._method, source, compute, tuple(shape))
@@ -303,14 +314,8 @@ class Declaration:
             sources: pairs (view, tap). Its ``logits`` can be read like those of any view.
         """
         self._check_new(name)
-        own = [known for known in self.taps if known not in self._into.taps]
-        if tap not in own:
-            derived = self._into.taps.get(tap)
-            why = f", which '{derived.method}' derives" if derived else nearest(tap, own)
-            raise PluginError(
-                f"'{self._method}' enters D at tap '{tap}'{why}; features can enter at D's own taps alone: "
-                f"{', '.join(own)}"
-            )
+        if tap not in self.own_taps:
+            raise PluginError(f"'{self._method}' enters D at tap {self._not_own(tap)}")
         self._into.features[name] = FeatureView(
             name, self._method, build, tap, sources, labels_from or sources[0][0], precision
         )
@@ -365,6 +370,11 @@ class Declaration:
         if "margin" not in self._claims.offers:
             raise PluginError(f"'{self._method}' declares a margin without offering 'margin' in its spec")
         self._into.margin = SideFunction(self._method, compute, reads)
+
+    def _not_own(self, tap: str) -> str:
+        own, derived = self.own_taps, self._into.taps.get(tap)
+        why = f", which '{derived.method}' derives" if derived else nearest(tap, own)
+        return f"'{tap}'{why}; expected one of D's own taps: {', '.join(own)}"
 
     def _check_choice(self, what: str, value: object, allowed: tuple[object, ...]) -> None:
         if value not in allowed:

@@ -53,6 +53,8 @@ def refuse_drift(
         before["plugins"] = [plugin for plugin in before["plugins"] if plugin != name]
     changed = [key for key in changed_keys(before, now) if key not in allowed]
     lines = [f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in changed]
+    if added and "plugins" not in allowed:
+        lines.append(f"plugins: the run is left without its objective, and '{added[0]}' would take its place")
     for name, version in found.meta["plugins"].items():
         installed = registry.origins.get(name)
         if installed and name not in dropped and name not in allowed and installed.version != version["version"]:

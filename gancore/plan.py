@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -135,7 +135,7 @@ class StepPlan:
         for phase in self.phases:
             program = self.full_program(phase)
             if program is not None:
-                phases.append(_describe_program(program))
+                phases.append(_describe_program(program, self.canonical))
         return {
             "objective": self.objective,
             "scores": owner_of(SCORES, self.claims) or "logits",
@@ -146,7 +146,7 @@ class StepPlan:
         }
 
 
-def _describe_program(program: Program) -> dict[str, Any]:
+def _describe_program(program: Program, canonical: Callable[[str], str]) -> dict[str, Any]:
     def group(entry: Any, where: str) -> dict[str, Any]:
         key = entry.key
         return {
@@ -170,7 +170,7 @@ def _describe_program(program: Program) -> dict[str, Any]:
                 "name": term.key,
                 "weight": term.weight if not callable(term.weight) else "scheduled",
                 "every": term.every,
-                "reads": sorted({*term.reads, *(f"scores:{side}" for side in term.scores)}),
+                "reads": sorted({*map(canonical, term.reads), *(f"scores:{side}" for side in term.scores)}),
                 **({"gradient_of": term.penalty.view, "leaf": term.penalty.leaf} if term.penalty else {}),
             }
             for term in program.terms

@@ -173,6 +173,14 @@ def _check_marked(method: Method) -> None:
                 f"plugin '{method.name}' defines '{hook}' without @hookimpl, so it would never be called; mark "
                 "it, or give it another name"
             )
+    for name in dir(type(method)):
+        if name not in hookspecs.TRAINING_HOOKS and hasattr(
+            getattr(type(method), name), f"{hookspecs.PROJECT}_impl"
+        ):
+            raise PluginError(
+                f"plugin '{method.name}' marks '{name}' with @hookimpl, and no hook has that name"
+                f"{nearest(name, hookspecs.TRAINING_HOOKS)}; hooks: {', '.join(hookspecs.TRAINING_HOOKS)}"
+            )
 
 
 def _bind(function: Callable[..., Any], names: Iterable[str]) -> Callable[..., Any]:

@@ -73,6 +73,11 @@ class Program:
         """Whether the phase reads real images."""
         return any(node.kind == "reals" for node in self.images)
 
+    @property
+    def augments(self) -> bool:
+        """Whether the augmentation chain works on any image of this phase."""
+        return any(node.kind == "augmented" or (node.view and node.view.augment) for node in self.images)
+
     def rows(self) -> int:
         """Rows that D forwards from images in this phase, in batches; feature views enter later."""
         return sum(g.key.rows * len(g.views) for g in self.groups)

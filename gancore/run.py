@@ -14,7 +14,7 @@ from gancore import checkpoint
 from gancore.assembly import Progress, Session, assemble, choose_device
 from gancore.config import Config, Layer, flatten, load_file, resolve
 from gancore.drift import refuse_drift
-from gancore.errors import CheckpointError, ConfigError
+from gancore.errors import CheckpointError, ConfigError, PluginError
 from gancore.networks.protocols import Generator
 from gancore.plugin_manager import Registry, discover
 from gancore.run_folder import RunFolder, claim_default
@@ -188,7 +188,7 @@ def resume(
     with folder.locked():
         # A run that was killed before its first checkpoint begins again: it is a function of its configuration.
         found = checkpoint.load_latest(folder.checkpoints) if checkpoint.steps(folder.checkpoints) else None
-        config = resolve(registry, _resumed_layers(folder, drop_plugins, overrides or {}))
+        config = _resumed_config(registry, folder, drop_plugins, overrides or {})
         if found is not None:
             refuse_drift(config, registry, found, allow_drift, drop_plugins)
         session = assemble(config, registry, data_progress)
@@ -218,6 +218,21 @@ def _layers(config: Mapping[str, Any] | str | Path) -> list[Layer]:
     if isinstance(config, Mapping):
         return [("given", flatten(config))]
     return load_file(config)
+
+
+def _resumed_config(
+    registry: Registry, folder: RunFolder, dropped: tuple[str, ...], overrides: Mapping[str, Any]
+) -> Config:
+    layers = _resumed_layers(folder, dropped, overrides)
+    named = next((layer["plugins"] for _, layer in reversed(layers) if "plugins" in layer), ())
+    gone = [name for name in named if name not in registry.methods]
+    try:
+        return resolve(registry, layers)
+    except PluginError as error:
+        if not gone:
+            raise
+        without = " ".join(f"--drop-plugin {name}" for name in gone)
+        raise PluginError(f"{error}; or go on without it: gan resume {folder.path} {without}") from None
 
 
 def _resumed_layers(folder: RunFolder, dropped: tuple[str, ...], overrides: Mapping[str, Any]) -> list[Layer]:

@@ -150,7 +150,7 @@ def conflicts(claims: Mapping[str, Claims], capabilities: frozenset[str] | None 
         for claim, way_out in claims[name].exclusive.items():
             if claim in owners:
                 other = owners[claim]
-                ways = " or ".join(dict.fromkeys((claims[other].exclusive[claim], way_out)))
+                ways = "; or ".join(dict.fromkeys((claims[other].exclusive[claim], way_out)))
                 text = f"{claim} claimed by both '{other}' and '{name}'; keep one: {ways}"
                 found.setdefault(frozenset((name, other)), text)
             owners.setdefault(claim, name)
@@ -170,13 +170,21 @@ def conflicts(claims: Mapping[str, Claims], capabilities: frozenset[str] | None 
                 continue
             if of_method and frozenset((name, objective)) in found:
                 continue
-            missing = f", which '{objective}' does not offer" if of_method and objective else ""
+            missing = way_out = ""
             if need.capability.startswith("tap:"):
-                taps = sorted(tap.removeprefix("tap:") for tap in offered if tap.startswith("tap:"))
-                name_of = need.capability.removeprefix("tap:")
-                missing = f"{nearest(name_of, taps)} (taps: {', '.join(taps)})"
-            unmet.append(f"'{name}' needs {need.capability}{missing}: {need.why}")
+                missing = _taps_instead(need.capability.removeprefix("tap:"), offered)
+            elif of_method and objective:
+                missing = f", which '{objective}' does not offer"
+                way_out = f"; or, to have another objective: {claims[objective].exclusive[OBJECTIVE]}"
+            unmet.append(f"'{name}' needs {need.capability}{missing}: {need.why}{way_out}")
     return [*found.values(), *unmet]
+
+
+def _taps_instead(name: str, offered: Iterable[str]) -> str:
+    taps = sorted(tap.removeprefix("tap:") for tap in offered if tap.startswith("tap:"))
+    if taps:
+        return f"{nearest(name, taps)} (taps: {', '.join(taps)})"
+    return ", which no method of this run derives"
 
 
 def warnings_of(claims: Mapping[str, Claims]) -> list[str]:
@@ -199,8 +207,13 @@ def pairs_tested(specs: Mapping[str, MethodSpec], names: Iterable[str]) -> dict[
 
 
 def is_method_capability(capability: str) -> bool:
-    """Whether a capability comes from a method rather than from networks (``tap:``, ``d:``) or data."""
-    return not (capability.startswith(("tap:", "d:", "data:")) or capability == "labels")
+    """Whether a capability comes from a method rather than from networks (``tap:``, ``d:``) or data.
+
+    A tap with a dot in its name, ``tap:METHOD.something``, is one that a method derives.
+    """
+    if capability.startswith("tap:"):
+        return "." in capability
+    return not (capability.startswith(("d:", "data:")) or capability == "labels")
 
 
 def owner_of(claim: str, claims: Mapping[str, Claims]) -> str | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from methods_for_tests import spec_of
+from methods_for_tests import BRIGHTEN, spec_of
 
 import gancore
-from gancore.api import Claims, Clash, Method, MethodSpec, PluginError, hookimpl
+from gancore.api import Claims, Clash, ConfigError, Method, MethodSpec, Need, PluginError, hookimpl
 from gancore.cli.plugins import compatibility
 from gancore.plugin_manager import discover
-from gancore.specs import pairs_tested, warnings_of
+from gancore.specs import conflicts, pairs_tested, warnings_of
 from gancore.testing import registry_with, tiny_config, tiny_session
 
 
@@ -72,7 +72,7 @@ def test_weight_zero_leaves_no_conflict_behind() -> None:
     registry = discover()
     both = compatibility(registry, ["hinge", "lsgan"], {})
     assert both["reasons"] == [
-        "objective claimed by both 'hinge' and 'lsgan'; keep one: drop -p hinge or drop -p lsgan"
+        "objective claimed by both 'hinge' and 'lsgan'; keep one: drop -p hinge; or drop -p lsgan"
     ]
     answer = compatibility(registry, ["hinge", "lsgan"], {"lsgan.weight": 0.0})
     assert (answer["compatible"], answer["objective"]) == (True, "hinge")
@@ -95,3 +95,48 @@ def test_setup_may_warn_of_what_only_shapes_show() -> None:
     session = tiny_session(["wide"], registry=registry_with(spec_of(Wide, "wide")))
     assert session.warnings == ["wide: (1, 16, 16) is wide"]
     session.close()
+
+
+class Maybe(Method):
+    @hookimpl
+    def declare(self, plan):
+        plan.term("t", "d", weight=0.0, reads={"real": ("logits",)})
+
+    @hookimpl
+    def augment(self, run):
+        return None
+
+
+class Tells(Maybe):
+    @hookimpl
+    def setup(self, run):
+        run.warn("everything is off")
+
+
+def test_a_method_that_does_nothing_is_named_once() -> None:
+    session = tiny_session(
+        ["maybe", "tells"], registry=registry_with(spec_of(Maybe, "maybe"), spec_of(Tells, "tells"))
+    )
+    assert len(session.warnings) == 2
+    assert session.warnings[0] == "tells: everything is off"
+    assert session.warnings[1].startswith("maybe: it does nothing with these options")
+    session.close()
+
+
+def test_an_augmentation_that_no_term_looks_at_is_refused() -> None:
+    registry = registry_with(BRIGHTEN)
+    with pytest.raises(
+        ConfigError, match="'brighten' would do nothing.*'kdd' judges clean ones.*drop -p brighten"
+    ):
+        tiny_session(["kdd", "brighten"], registry=registry)
+    for plugins, options in ((["kdd", "brighten"], {"kdd.augmented": True}), (["brighten"], {})):
+        tiny_session(plugins, options, registry=registry).close()
+
+
+def test_a_need_that_the_objective_leaves_unmet_tells_how_to_change_it() -> None:
+    owner = Claims(exclusive={"objective": "set b.as_term = true"})
+    needs = Claims(needs=(Need("margin", "set a.target = 0"),))
+    assert conflicts({"a": needs, "b": owner}) == [
+        "'a' needs margin, which 'b' does not offer: set a.target = 0; or, to have another objective: set "
+        "b.as_term = true"
+    ]

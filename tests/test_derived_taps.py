@@ -129,7 +129,9 @@ def test_a_micro_batch_gives_the_same_gradients() -> None:
 
 
 def test_who_needs_a_tap_that_nobody_brings_is_told() -> None:
-    with pytest.raises(PluginError, match="'a-reader' needs tap:head.vector .taps: pooled, trunk.: name -p head"):
+    with pytest.raises(
+        PluginError, match="'a-reader' needs tap:head.vector, which no method of this run derives: name"
+    ):
         session_of(["a-reader"], READER)
 
 

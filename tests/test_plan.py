@@ -275,7 +275,7 @@ def test_a_misspelt_hook_and_a_wrapper_are_refused() -> None:
             pass
 
     for cls, message in (
-        (Misspelt, "unknown hook 'before_d_stpe'"),
+        (Misspelt, r"marks 'before_d_stpe' with @hookimpl.*did you mean 'before_d_step'"),
         (Wrapping, "plugin 'm' wraps the training hook 'after_d_step'"),
         (Demanding, "optimizer"),
     ):

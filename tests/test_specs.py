@@ -16,7 +16,7 @@ def test_two_owners_are_both_named_with_the_way_out() -> None:
     with pytest.raises(PluginError) as caught:
         check_claims({"b": other, "a": OWNER})
     assert str(caught.value) == (
-        "objective claimed by both 'a' and 'b'; keep one: drop -p a or set b.as_term = true"
+        "objective claimed by both 'a' and 'b'; keep one: drop -p a; or set b.as_term = true"
     )
     assert caught.value.exit_code == 3
 

@@ -164,9 +164,20 @@ def test_a_missing_plugin_is_refused_and_can_be_dropped(copy: Path) -> None:
     with pytest.raises(PluginError, match="unknown plugin 'head'.*pip install gancore-head") as caught:
         run.resume(copy, registry=without)
     assert caught.value.exit_code == 3
+    assert str(caught.value).endswith(f"or go on without it: gan resume {copy} --drop-plugin head")
     run.resume(copy, registry=without, drop_plugins=("head",))
     assert newest(copy).step == 4
     assert "head" not in newest(copy).meta["plugins"]
+
+
+def test_dropping_the_objective_does_not_swap_it_in_silence(tmp_path: Path) -> None:
+    done = gancore.train(tiny_config(["hinge"]), registry=REGISTRY, outdir=tmp_path / "run")
+    longer = {"train.steps": 6}
+    with pytest.raises(CheckpointError, match="'nonsaturating' would take its place.*--allow-drift plugins"):
+        run.resume(done.path, registry=REGISTRY, overrides=longer, drop_plugins=("hinge",))
+    again = {"drop_plugins": ("hinge",), "allow_drift": ("plugins",)}
+    run.resume(done.path, registry=REGISTRY, overrides=longer, **again)
+    assert newest(done.path).meta["config"]["plugins"] == ["nonsaturating"]
 
 
 def test_another_plugin_version_is_drift(copy: Path) -> None:

@@ -40,7 +40,6 @@ from gancore.plugin_manager import Registry, discover
 from gancore.rows import pass_seconds
 
 TARGET = 0.1
-BATCH = 64
 METHODS: dict[str, dict[str, object]] = {
     "adaptivemix": {},
     "adaptivemix official": {"adaptivemix.preset": "official"},
@@ -74,7 +73,7 @@ class Subject:
     """A session, and its costs one at a time."""
 
     def __init__(self, registry: Registry, names: list[str], options: dict[str, object], images: MemoryDataset):
-        given = {"plugins": names, "network.name": "dcgan", "train.batch": BATCH, "train.steps": 10**6, **options}
+        given = {"plugins": names, "network.name": "dcgan", "train.steps": 10**6, **options}
         config = resolve(registry, [("benchmark", given)])
         opened = assembly.open_dataset
         assembly.open_dataset = lambda *_: images
@@ -212,6 +211,7 @@ def text(cells: tuple[str, ...]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=2, help="Of a pair; a method alone has twice as many.")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", choices=tuple(METHODS))
     parser.add_argument("--pairs", action=argparse.BooleanOptionalAction, default=True)
@@ -222,6 +222,7 @@ def main() -> None:
     registry = discover()
     noise = np.random.default_rng(0).integers(0, 256, (4096, 3, 32, 32), dtype=np.uint8)
     images = MemoryDataset(noise, name="noise")
+    size: dict[str, object] = {"train.batch": given.batch}
     plain: dict[str, Subject] = {}
     chosen_mixes, refused = mixes(registry, given.only, given.pairs)
     if given.markdown:
@@ -232,8 +233,8 @@ def main() -> None:
         names, options = chosen(mix)
         objective = "hinge" if "hinge" in names else "nonsaturating"
         if objective not in plain:
-            plain[objective] = Subject(registry, [objective], {}, images)
-        subject = Subject(registry, names, options, images)
+            plain[objective] = Subject(registry, [objective], size, images)
+        subject = Subject(registry, names, options | size, images)
         rounds = given.rounds * (2 if len(mix) == 1 else 1)
         lines.append(compare(" + ".join(mix), subject, plain[objective], rounds))
         print(show(lines[-1].cells()), flush=True)

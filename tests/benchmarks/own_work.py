@@ -38,22 +38,22 @@ def record(trainer: Trainer) -> dict[str, Recording]:
     found: dict[str, Recording] = {phase: Recording() for phase in trainer.plan.phases}
     generate, discriminate = trainer.forward.generate, trainer.forward.discriminate
     derive = trainer.forward._derive
-    own: list[dict[str, Tensor]] = []
+    own: dict[str, dict[str, Tensor]] = {}
 
     def generated(step: Step, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
         images = generate(step, latents)
         found[step.phase].generated.update({name: image.detach() for name, image in images.items()})
         return images
 
-    def derived(step: Step, tensors: Mapping[str, Tensor], wanted: frozenset[str]) -> dict[str, Tensor]:
-        own.append({name: tensor.detach().clone() for name, tensor in tensors.items()})
-        return derive(step, tensors, wanted)
+    def derived(step: Step, group: Group, outputs: Mapping[str, dict[str, Tensor]]) -> None:
+        for view, tensors in outputs.items():
+            own[view] = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        derive(step, group, outputs)
 
     def discriminated(step: Step, group: Group, inputs: list[Tensor]) -> None:
-        own.clear()
         discriminate(step, group, inputs)
-        for view, rows, outputs in zip(group.views, inputs, own, strict=True):
-            found[step.phase].outputs[view] = outputs
+        for view, rows in zip(group.views, inputs, strict=True):
+            found[step.phase].outputs[view] = own[view]
             found[step.phase].gradients[view] = torch.rand_like(rows.detach()) - 0.5
 
     with _replaced(trainer.forward, generate=generated, discriminate=discriminated, _derive=derived):
@@ -144,22 +144,22 @@ class _Phase:
     def discriminate(self, step: Step, group: Group, inputs: list[Tensor]) -> None:
         """What is recorded, and what methods derive from it now."""
         derived = self.trainer.plan.declarations.taps
+        stretch = _Stretch(self, "derived taps")
+        found: dict[str, dict[str, Tensor]] = {}
         for view, rows in zip(group.views, inputs, strict=True):
             tensors = self.recording.outputs[view]
             if group.key.grad:
-                found = _Discriminator.apply(self, view, rows, self.anchor, *tensors.values())
-                tensors = dict(zip(tensors, found, strict=True))
-            wanted = group.outputs[view]
-            if wanted.isdisjoint(derived):
-                step.outputs[view] = {name: tensor for name, tensor in tensors.items() if name in wanted}
-                continue
-            stretch = _Stretch(self, "derived taps")
-            sources = {derived[name].source for name in wanted if name in derived}
-            entered = {name: stretch.into(t) if name in sources else t for name, t in tensors.items()}
+                outputs = _Discriminator.apply(self, view, rows, self.anchor, *tensors.values())
+                tensors = dict(zip(tensors, outputs, strict=True))
+            sources = {derived[name].source for name in group.outputs[view] if name in derived}
+            found[view] = {name: stretch.into(t) if name in sources else t for name, t in tensors.items()}
+        if any(not names.isdisjoint(derived) for names in group.outputs.values()):
             with torch.set_grad_enabled(group.key.grad), self.timed("derived taps"):
-                outputs = self.trainer.forward._derive(step, entered, wanted)
+                self.trainer.forward._derive(step, group, found)
+        for view, names in group.outputs.items():
             step.outputs[view] = {
-                name: stretch.out_of(t) if name in derived else t for name, t in outputs.items()
+                name: stretch.out_of(found[view][name]) if name in derived else found[view][name]
+                for name in names
             }
 
     def gradient(self, view: str) -> Tensor:

@@ -111,6 +111,30 @@ def test_without_both_factors_only_the_augmentation_is_left() -> None:
     session.close()
 
 
+def test_without_both_factors_it_is_a_plain_augmentation() -> None:
+    off = AugSelfOptions(lambda_d=0, lambda_g=0, tap="no-such-tap")
+    claims = SPEC.claims(off)
+    assert claims.tags == {"augments-scored-images"}
+    assert [need.capability for need in claims.needs] == ["data:image"]
+    with pytest.raises(
+        PluginError, match="'kdd' and 'augself' cannot be mixed: KDD is evaluated on clean images"
+    ):
+        tiny_session(["kdd", "augself"], {"augself.lambda_d": 0.0, "augself.lambda_g": 0.0})
+    session = tiny_session(["augself"], {"augself.lambda_d": 0.0, "augself.lambda_g": 0.0, "augself.tap": "none"})
+    session.close()
+
+
+def test_the_heads_read_taps_that_another_method_derives() -> None:
+    given = {"kdd.as_term": True, "augself.tap": "kdd.phi"}
+    run_steps(tiny_session(["augself", "hinge", "kdd"], given), 1).close()
+
+
+def test_what_cannot_be_seen_at_this_shape_is_told() -> None:
+    session = tiny_session(["augself"], {"augself.translation": 0.01})
+    assert [text for text in session.warnings if "predict saturation, translation" in text]
+    session.close()
+
+
 def test_gs_gradient_flows_through_both_features() -> None:
     """At G's images it is the sum of what comes through T and of what comes past it."""
     session = tiny_session(["augself"], {"compute.precision": "float64"})

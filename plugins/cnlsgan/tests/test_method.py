@@ -299,7 +299,7 @@ REFUSED = {
     "two penalties": (
         ["gp"],
         {},
-        "penalty:interpolated claimed by both 'cnlsgan' and 'gp'.*set cnlsgan.lambda_gp = 0 or drop -p gp",
+        "penalty:interpolated claimed by both 'cnlsgan' and 'gp'.*set cnlsgan.lambda_gp = 0; or drop -p gp",
     ),
     "BatchNorm in D": ([], {"network.d_norm": "batch"}, "needs d:uncoupled.*set cnlsgan.lambda_gp = 0"),
     "clipped weights": (["wgan"], EXTRAS, "set wgan.clip = 0"),

@@ -164,6 +164,15 @@ def test_wrong_options_are_refused_before_anything_is_built(overrides, message: 
     assert message in str(caught.value)
 
 
+def test_a_policy_that_changes_no_image_of_this_shape_is_told() -> None:
+    session = tiny_session(["diffaugment"], {"diffaugment.policy": "saturation"})
+    assert session.warnings == [
+        "diffaugment: diffaugment.policy = 'saturation' changes no image of shape 1 x 16 x 16 (grey has no "
+        "saturation; shifts and cuts round to pixels)"
+    ]
+    session.close()
+
+
 def test_what_it_claims() -> None:
     claims = SPEC.claims(DiffAugmentOptions())
     assert claims.exclusive == {"augment:diffaugment": "drop -p diffaugment"}

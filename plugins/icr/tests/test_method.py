@@ -351,7 +351,7 @@ def test_claims_follow_the_options() -> None:
 
 
 def test_consistency_on_reals_counts_once() -> None:
-    message = "consistency:real claimed by both 'cr' and 'icr'; keep one: drop -p cr or set icr.lambda_real = 0"
+    message = "consistency:real claimed by both 'cr' and 'icr'; keep one: drop -p cr; or set icr.lambda_real = 0"
     with pytest.raises(PluginError, match=message):
         tiny_session(["icr", "cr"])
     tiny_session(["icr", "cr"], {"icr.lambda_real": 0.0}).close()

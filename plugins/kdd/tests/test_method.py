@@ -300,13 +300,16 @@ def test_points_of_a_plane_are_fine_without_copies() -> None:
     [
         ({"train.batch": 1, "output.grid": 1}, "leave-one-out.*batch of 2"),
         ({"kdd.tap": "poled"}, "kdd.tap"),
+        ({"kdd.tap": "kdd.phi"}, "one of D's own taps .*pooled"),
+        ({"kdd.feature_dim": 1}, "kdd.feature_dim to 2"),
+        ({"kdd.anchors": 65}, "<= 64"),
         ({"kdd.reals_in_g": "cache"}, "dagger = true"),
         ({"kdd.dagger": True, "kdd.augmented": True}, "augmented"),
         ({"kdd.anchors": 1, "kdd.policy": " "}, "policy is empty"),
         ({"kdd.anchors": 1, "kdd.policy": "colour"}, "did you mean 'color'"),
         ({"kdd.anchors_in_g": 1, "kdd.policy": "saturation"}, "changes no image"),
         ({"kdd.dagger": True, "kdd.dagger_limit": 1e-5}, "GiB.*kdd.feature_dim"),
-        ({"kdd.tau": 0.0}, "> 0"),
+        ({"kdd.tau": 0.0}, ">= 0.0001"),
         ({"kdd.anchors": -1}, ">= 0"),
     ],
 )
@@ -321,6 +324,7 @@ def test_what_cannot_work_is_refused_before_training(overrides, message: str) ->
         (KddOptions(), []),
         (KddOptions(tau=5.0), [r"2 / tau = 0.4.*between 1.2 and 2.8"]),
         (KddOptions(tau=0.05), []),
+        (KddOptions(tau=0.01), [r"nearest anchor alone.*2 / tau = 200"]),
         (KddOptions(tau=0.05, anchors=1), [r"own copies.*2 / tau = 40"]),
         (KddOptions(lambda_jac=1e-5, anchors=7), ["diverged"]),
         (KddOptions(lambda_jac=1e-5, anchors=7, as_term=True), []),
@@ -332,6 +336,16 @@ def test_warnings_that_options_alone_tell(options: KddOptions, expected: list[st
     for text, pattern in zip(found, expected, strict=True):
         with pytest.raises(AssertionError, match=pattern):
             raise AssertionError(text)
+
+
+def test_a_difference_that_float32_loses_is_told() -> None:
+    small = {"kdd.lambda_jac": 1e-5, "kdd.delta": 1e-5}
+    session = tiny_session(["kdd"], small)
+    assert [text for text in session.warnings if "measures noise" in text]
+    session.close()
+    session = tiny_session(["kdd"], {**small, "compute.precision": "float64"})
+    assert not [text for text in session.warnings if "measures noise" in text]
+    session.close()
 
 
 def test_a_saturated_hinge_is_reported_and_an_active_one_is_not() -> None:

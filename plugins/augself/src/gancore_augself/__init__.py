@@ -11,6 +11,10 @@ from gancore_diffaugment.policy import WORDS
 
 def claims(options: AugSelfOptions) -> Claims:
     """It brings DiffAugment itself, and must know everything that lies between the two features it compares."""
+    exclusive = {"augment:diffaugment": "drop -p augself (it brings DiffAugment: set augself.policy instead)"}
+    image = Need("data:image", "it augments images; drop -p augself")
+    if options.augments_only:
+        return Claims(exclusive=exclusive, tags=frozenset({"augments-scored-images"}), needs=(image,))
     predicted = {name for word in options.head_words for name in WORDS[word]}
     cautions = []
     if "translation" in predicted:
@@ -29,7 +33,7 @@ def claims(options: AugSelfOptions) -> Claims:
             "of augself.heads"
         )
     return Claims(
-        exclusive={"augment:diffaugment": "drop -p augself (it brings DiffAugment: set augself.policy instead)"},
+        exclusive=exclusive,
         clashes=(
             Clash(
                 "hides-parameters",
@@ -45,7 +49,7 @@ def claims(options: AugSelfOptions) -> Claims:
         ),
         cautions=tuple(cautions),
         needs=(
-            Need("data:image", "it augments images; drop -p augself"),
+            image,
             Need(f"tap:{options.tap}", "its heads read features of D there; set augself.tap to a tap that D has"),
         ),
         warnings=tuple(warnings),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -51,8 +52,11 @@ class AugSelf(Method):
     @hookimpl
     def declare(self, plan: Declaration) -> None:
         chosen = self.options
+        if chosen.augments_only:
+            return
         _, height, width = plan.shape
         strengths = chosen.strengths
+        self._inputs = math.prod(plan.taps[chosen.tap].shape)
         self._operations = {word: WORDS[word] for word in chosen.head_words}
         self._reach = (strengths.reach(height), strengths.reach(width))
         self._span = (height - strengths.cut(height) % 2, width - strengths.cut(width) % 2)
@@ -63,12 +67,25 @@ class AugSelf(Method):
 
     @hookimpl
     def setup(self, run: RunContext) -> None:
-        if self.options.lambda_d == 0:  # then lambda_g is 0 too, and only the augmentation is left
+        if self.options.augments_only:
             return
-        inputs = torch.Size(run.discriminator.taps[self.options.tap].shape).numel()
+        self._check_visible(run)
         widths = {word: functional.width(names) for word, names in self._operations.items()}
-        heads = Heads(inputs, widths, self.options.head)
+        heads = Heads(self._inputs, widths, self.options.head)
         self._heads = run.add_module("heads", heads, trained_by="d")
+
+    def _check_visible(self, run: RunContext) -> None:
+        """Tell of predicted operations that change no image of this shape, beyond those of strength 0."""
+        chosen, (channels, height, width) = self.options, run.shape
+        visible = diffaugment.effective(chosen.policy, chosen.strengths, (channels, height, width))
+        predicted = [name for names in self._operations.values() for name in names]
+        idle = [name for name in predicted if name not in visible and name not in chosen.invisible]
+        if idle:
+            run.warn(
+                f"its heads predict {', '.join(idle)}, which changes no image of shape {channels} x {height} x "
+                f"{width} (grey has no saturation; shifts and cuts round to pixels); take it out of "
+                "augself.heads"
+            )
 
     @hookimpl
     def augment(self, run: RunContext) -> Augment | None:

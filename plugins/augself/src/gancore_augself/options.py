@@ -88,6 +88,11 @@ class AugSelfOptions(Options):
             )
 
     @property
+    def augments_only(self) -> bool:
+        """Whether no term is left: D and G play no game, and DiffAugment is all that happens."""
+        return self.lambda_d == 0  # then lambda_g is 0 too
+
+    @property
     def head_words(self) -> tuple[str, ...]:
         """The heads, by policy word."""
         return words(self.policy) if self.heads.strip() == ALL else words(self.heads, where="heads")

@@ -20,7 +20,8 @@ def claims(options: CnLsganOptions) -> Claims:
     needs: list[Need] = []
     cautions: list[Clash] = []
     if options.adv:
-        exclusive[OBJECTIVE] = "set cnlsgan.adv = false, or drop -p cnlsgan"
+        without = " and cnlsgan.lambda_gp = 0 (it needs logits)" if options.lambda_gp else ""
+        exclusive[OBJECTIVE] = f"drop -p cnlsgan, or keep its other terms alone: cnlsgan.adv = false{without}"
         offers |= {"margin", "scalar-logit"}
         tags.add("fixed-targets")
     if options.lambda_gp:
@@ -74,8 +75,8 @@ def _warnings(options: CnLsganOptions) -> tuple[str, ...]:
     if options.reduction == "sum" and options.lambda_rec * SMALLEST_IMAGE >= 1:
         return (
             f"reduction = sum multiplies lambda_rec = {options.lambda_rec:g} by the values of an image (256 for "
-            "16x16 in grey, 3072 for 32x32 RGB), which can outweigh the adversarial loss: fakes then gather at the "
-            "mean image. Divide lambda_rec by that number, or set cnlsgan.reduction = mean",
+            "16x16 in grey, 3072 for 32x32 RGB), which can outweigh the adversarial loss: fakes then gather at "
+            "the mean image. Divide lambda_rec by that number, or set cnlsgan.reduction = mean",
         )
     return ()
 

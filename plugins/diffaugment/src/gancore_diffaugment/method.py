@@ -48,5 +48,9 @@ class DiffAugment(Method):
             return None
         channels, height, width = run.shape
         if not functional.effective(chosen.policy, chosen.strengths, (channels, height, width)):
+            run.warn(
+                f"diffaugment.policy = {chosen.policy!r} changes no image of shape {channels} x {height} x "
+                f"{width} (grey has no saturation; shifts and cuts round to pixels)"
+            )
             return None
         return DiffAugmentLink(chosen.policy, chosen.strengths)

@@ -9,6 +9,7 @@ from gancore_kdd.options import KddOptions
 
 FLAT_TAU = 2.0
 SHARP_TAU = 0.2
+NEAREST_TAU = 0.05
 
 
 def claims(options: KddOptions) -> Claims:
@@ -62,6 +63,12 @@ def _warnings(options: KddOptions) -> tuple[str, ...]:
             f"kdd.tau = {options.tau:g} with augmented anchors: an image's own copies stay among its anchors and "
             "outweigh all others, the log-ratio (bounded by 2 / tau = "
             f"{bound:g}) passes 1, and the hinge has no gradient; take tau near 1, or kdd.anchors = 0"
+        )
+    elif options.tau < NEAREST_TAU:
+        found.append(
+            f"kdd.tau = {options.tau:g}: the densities are decided by the nearest anchor alone, the log-ratio "
+            f"(bounded by 2 / tau = {bound:g}) passes 1 at most samples, and there the hinge has no gradient; "
+            "take tau near 1"
         )
     if options.lambda_jac and options.anchors and not options.as_term:
         found.append(

@@ -27,6 +27,7 @@ from gancore_kdd.options import KddOptions
 
 SIDES = ("real", "fake")
 GIB = 2**30
+SMALL_DELTA = 1e-4
 IDLE = 0.02
 """Share of samples with a gradient below which the hinge is called saturated."""
 
@@ -56,8 +57,18 @@ class Kdd(Method):
     @hookimpl
     def declare_taps(self, plan: Declaration) -> None:
         chosen = self.options
+        if chosen.tap not in plan.own_taps:
+            raise ConfigError(
+                f"kdd.tap = {chosen.tap!r}: W reads one of D's own taps ({', '.join(plan.own_taps)}), and this "
+                "one is derived from them by a method"
+            )
         self._width = math.prod(plan.taps[chosen.tap].shape)
         self._dimension = chosen.feature_dim or self._width
+        if self._dimension == 1:
+            raise ConfigError(
+                f"kdd compares {self._dimension} feature of '{chosen.tap}': on the unit sphere it is +1 or -1 "
+                "and has no gradient; set kdd.feature_dim to 2 or more"
+            )
         self.phi_un, self.phi = f"{self.name}.phi_un", f"{self.name}.phi"
         for tap, compute, help_text in (
             (self.phi_un, self._phi_un, f"W * {chosen.tap}: what KDD compares, before it is normalised"),
@@ -134,8 +145,13 @@ class Kdd(Method):
         if self._width * self._dimension > own:
             smaller = 1 << max((own // (2 * self._width)).bit_length() - 1, 3)
             run.warn(
-                f"W has {self._dimension} x {self._width} parameters, more than all of D ({own:,}), since the tap "
-                f"'{self.options.tap}' is wide; kdd.feature_dim = {smaller} makes it smaller"
+                f"W has {self._dimension} x {self._width} parameters, more than all of D ({own:,}), since the "
+                f"tap '{self.options.tap}' is wide; kdd.feature_dim = {smaller} makes it smaller"
+            )
+        if chosen.lambda_jac and chosen.delta < SMALL_DELTA and run.dtype != torch.float64:
+            run.warn(
+                f"kdd.delta = {chosen.delta:g} in float32: a step of that length is lost in rounding, so that "
+                f"the Jacobian term measures noise; take {SMALL_DELTA:g} or more"
             )
         self._dtype = run.dtype
         if chosen.dagger:

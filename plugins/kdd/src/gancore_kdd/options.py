@@ -30,7 +30,7 @@ class KddOptions(Options):
     as_term: bool = option(
         False, help="Joint training: a term beside another objective, with weight as gamma, not the objective."
     )
-    tau: float = option(1.0, help="Temperature of the kernel exp(<phi, phi'> / tau).", above=0)
+    tau: float = option(1.0, help="Temperature of the kernel exp(<phi, phi'> / tau).", minimum=1e-4)
     tap: str = option("pooled", help="The tap of D that W reads.")
     feature_dim: int = option(
         0,
@@ -44,9 +44,9 @@ class KddOptions(Options):
         "phi", help="With labels, add y^T V phi to the log-ratio; of phi_UN, or not at all."
     )
     anchors: int = option(
-        0, help="N: augmented copies of each image that are anchors too, in D's step.", minimum=0
+        0, help="N: augmented copies of each image that are anchors too, in D's step.", minimum=0, maximum=64
     )
-    anchors_in_g: int = option(-1, help="The same in G's step; -1: as many as in D's.", minimum=-1)
+    anchors_in_g: int = option(-1, help="The same in G's step; -1: as many as in D's.", minimum=-1, maximum=64)
     policy: str = option(
         "color,translation,cutout", help="What DiffAugment does to the copies, words with commas."
     )
