@@ -46,6 +46,7 @@ METHODS: dict[str, dict[str, object]] = {
     "kdd": {},
     "kdd as term": {"kdd.as_term": True},
     "kdd anchors=1": {"kdd.anchors": 1},
+    "kdd feature_dim=128": {"kdd.feature_dim": 128},
     "augself": {},
     "icr": {},
     "cr": {},
@@ -53,6 +54,9 @@ METHODS: dict[str, dict[str, object]] = {
     "ada": {"ada.p": 0.5},
     "diffaugment": {},
 }
+ALONE = frozenset({"kdd feature_dim=128"})
+"""Variants that are measured in no pair."""
+
 CLOCK = time.process_time
 
 
@@ -191,7 +195,7 @@ def mixes(registry: Registry, only: list[str], with_pairs: bool) -> tuple[list[t
     found = [(name,) for name in METHODS]
     refused = []
     if with_pairs:
-        for pair in itertools.combinations(METHODS, 2):
+        for pair in itertools.combinations((name for name in METHODS if name not in ALONE), 2):
             if plugin(pair[0]) == plugin(pair[1]):
                 continue
             if compatibility(registry, *chosen(pair))["compatible"]:
