@@ -12,10 +12,11 @@ and get parsing, validation, nearest-name errors, presets and a rendered table f
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import operator
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -69,6 +70,14 @@ def option_fields(cls: type) -> dict[str, dataclasses.Field[Any]]:
     return {field.name: field for field in dataclasses.fields(cls)}
 
 
+_types_of: Callable[[Any], Mapping[str, Any]] = functools.cache(typing.get_type_hints)
+
+
+def option_types(cls: type) -> Mapping[str, Any]:
+    """The type of every option, by name."""
+    return _types_of(cls)
+
+
 def resolve_options(
     cls: type[T], given: Mapping[str, Any], *, where: str, defaults: Mapping[str, Any] | None = None
 ) -> tuple[T, dict[str, str]]:
@@ -88,7 +97,7 @@ def resolve_options(
         ConfigError: an unknown name (the nearest one is offered), a wrong type, a value out of range.
     """
     fields = option_fields(cls)
-    hints = typing.get_type_hints(cls)
+    hints = option_types(cls)
     for name in given:
         if name not in fields:
             known = ", ".join(fields)
@@ -155,7 +164,7 @@ def _check_range(number: float, limits: Mapping[str, Any], key: str) -> None:
 
 def describe_options(cls: type) -> list[dict[str, Any]]:
     """One row an option: name, type, default, range, help. For ``gan plugins show`` and the docs."""
-    hints = typing.get_type_hints(cls)
+    hints = option_types(cls)
     rows = []
     for name, field in option_fields(cls).items():
         factory = field.default_factory

@@ -14,7 +14,7 @@ import click
 
 from gancore.config import Layer, load_file, parse_override
 from gancore.errors import ConfigError
-from gancore.options import option_fields
+from gancore.options import option_fields, option_types
 from gancore.sections import PRESETS, SECTIONS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,7 +73,7 @@ def flag_option(flag: Flag, *, as_saved: bool = False) -> Callable[[F], F]:
     section, _, name = flag.key.rpartition(".")
     cls = SECTIONS[section]
     field = option_fields(cls)[name]
-    hint = typing.get_type_hints(cls)[name]
+    hint = option_types(cls)[name]
     default = "as the run was started" if as_saved else _shown(field.default)
     text = f"{field.metadata['help']}  [default: {default}]"
     if hint is bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from gancore.config import file_values, parse_override, resolve
 from gancore.errors import ConfigError, GancoreError
-from gancore.options import Options, check_value, option_fields, resolve_options
+from gancore.options import Options, check_value, option_fields, option_types, resolve_options
 from gancore.specs import Claims
 from gancore.testing import tiny_config
 from gancore.testing.bench import Bench
@@ -30,7 +30,7 @@ def options_round_trip(bench: Bench) -> str | None:
             expected="a frozen dataclass derived from gancore.api.Options",
             fix="@dataclass(frozen=True, kw_only=True) class …(Options)",
         )
-    fields, hints = option_fields(cls), typing.get_type_hints(cls)
+    fields, hints = option_fields(cls), option_types(cls)
     silent = [option for option, field in fields.items() if not field.metadata.get("help", "").strip()]
     if silent:
         raise Breach(
@@ -132,7 +132,7 @@ def _variants(cls: type, hints: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _check_text(bench: Bench, kinds: list[Any]) -> None:
     """Each value, written as ``-o`` takes it, is read back as it was."""
     cls = bench.spec.options
-    hints = typing.get_type_hints(cls)
+    hints = option_types(cls)
     pairs = [(name, getattr(values, name)) for values in kinds for name in option_fields(cls)]
     for name, value in (*pairs, *_variants(cls, hints)):
         try:

@@ -109,12 +109,12 @@ def test_p_follows_the_margins_of_d(options, monkeypatch) -> None:
 
     monkeypatch.setattr(Ada, "after_d_step", gancore.api.hookimpl(after_d_step))
     given = {"ada.p": 0.5, "ada.kimg": 0.4, "ada.target": 0.2, **options}
-    session = run_steps(tiny_session(["ada", "r1"], given), 6)
+    session = run_steps(tiny_session(["ada", "r1"], given), 7)
     chosen = session.manager.methods["ada"].options
     loop = Loop(chosen.p, chosen.interval, 0.2, 400.0, chosen.upper)
     for margins in heard:
         loop.hear(margins)
-    assert len(heard) == 6 * given.get("train.n_critic", 1)
+    assert len(heard) == 7 * given.get("train.n_critic", 1)
     assert float(controller_of(session).p) == pytest.approx(loop.p, abs=1e-6)
     assert loop.p != chosen.p
     session.close()

@@ -141,7 +141,7 @@ def test_mixed_features_cannot_enter_at_a_derived_tap(adv_on: str) -> None:
 
 
 def test_a_tap_that_nobody_has_is_refused() -> None:
-    with pytest.raises(PluginError, match="needs tap:folded.five .*set adaptivemix.tap .*or name the method"):
+    with pytest.raises(PluginError, match="needs tap:folded.five, .*set adaptivemix.tap .*or name the method"):
         session_of(**{"adaptivemix.tap": "folded.five"})
 
 
