@@ -145,7 +145,7 @@ BAD = {
     "unknown option": (["-p", "adaptivemix", "-o", "adaptivemix.alhpa=1"], 2, "did you mean 'alpha'?"),
     "unknown network": (["--network", "dcgna"], 3, "did you mean 'dcgan'?"),
     "unknown flag": (["--stesp", "3"], 2, "--steps"),
-    "two owners": (["-p", "hinge", "-p", "lsgan"], 3, "keep one: drop -p hinge or drop -p lsgan"),
+    "two owners": (["-p", "hinge", "-p", "lsgan"], 3, "keep one: drop -p hinge; or drop -p lsgan"),
     "batch too large": (["--batch", "5000"], 2, "choose at most 1797"),
     "no such device": (["--device", "cuda:7"], 7, "CUDA devices"),
     "wrong size": (["--image-size", "24"], 2, "16"),
