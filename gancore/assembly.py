@@ -19,6 +19,7 @@ from gancore.errors import ConfigError, DeviceError, GancoreError, PluginError
 from gancore.forward import ForwardOptions
 from gancore.networks.protocols import Discriminator, Generator
 from gancore.networks.spec import NetworkSpec, TapSpec
+from gancore.ops.runtime import State, recording
 from gancore.plan import StepPlan
 from gancore.plugin_manager import HookCall, Registry, RunManager, build_methods
 from gancore.randomness import key_to_seed
@@ -44,6 +45,7 @@ class Session:
     device: torch.device
     threads_before: int
     warnings: list[str]
+    operations: dict[str, State]
 
     def close(self) -> None:
         """Stop background reading; give the process the number of threads back that it had."""
@@ -134,32 +136,33 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
     _check_chain(chain, plan)
     warnings += _idle(manager, declarations, chain, warnings)
     loader = Loader(dataset, config.train.seed, device, config.data.mirror, _dtype(config))
-    trainer = Trainer(
-        generator=generator,
-        discriminator=discriminator,
-        manager=manager,
-        plan=plan,
-        chain=chain,
-        modules=modules,
-        loader=loader,
-        device=device,
-        options=TrainerOptions(
-            seed=config.train.seed,
-            steps=config.train.steps,
-            batch=config.train.batch,
-            n_critic=config.train.n_critic,
-            half_life_kimg=config.ema.half_life_kimg,
-            ramp=config.ema.ramp,
-            optimizers=config.optimizers,
-        ),
-        forward_options=ForwardOptions(
-            execution=config.compute.execution,
-            precision=config.compute.precision,
-            micro_batch_d=config.compute.micro_batch_d,
-            micro_batch_g=config.compute.micro_batch_g,
-            spectral_norm=config.train.spectral_norm,
-        ),
-    )
+    with recording() as operations:  # the trainer probes every phase once, and so asks for all that steps use
+        trainer = Trainer(
+            generator=generator,
+            discriminator=discriminator,
+            manager=manager,
+            plan=plan,
+            chain=chain,
+            modules=modules,
+            loader=loader,
+            device=device,
+            options=TrainerOptions(
+                seed=config.train.seed,
+                steps=config.train.steps,
+                batch=config.train.batch,
+                n_critic=config.train.n_critic,
+                half_life_kimg=config.ema.half_life_kimg,
+                ramp=config.ema.ramp,
+                optimizers=config.optimizers,
+            ),
+            forward_options=ForwardOptions(
+                execution=config.compute.execution,
+                precision=config.compute.precision,
+                micro_batch_d=config.compute.micro_batch_d,
+                micro_batch_g=config.compute.micro_batch_g,
+                spectral_norm=config.train.spectral_norm,
+            ),
+        )
     return Session(
         config,
         registry,
@@ -172,6 +175,7 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
         device,
         threads_before,
         warnings,
+        operations,
     )
 
 
@@ -232,7 +236,8 @@ def environment(session: Session) -> dict[str, Any]:
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "precision": compute.precision,
-        "ops": "reference",
+        "ops": ", ".join(f"{name} {state.key}" for name, state in session.operations.items() if state.key)
+        or "reference",
         "world_size": int(os.environ.get("WORLD_SIZE", "1")),
     }
 

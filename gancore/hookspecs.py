@@ -2,7 +2,8 @@
 
 A run, as pseudocode; hooks stand at the margin::
 
-    register_methods, register_networks      discovery: once a process, no torch
+    register_methods, register_networks, register_ops
+                                             discovery: once a process, no torch
     build networks
     declare_taps                             once: outputs computed from D's taps; pure
     declare                                  once: terms, views, latents; pure
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from gancore.declaration import Declaration
     from gancore.method import LossTerms
     from gancore.networks.spec import NetworkSpec
+    from gancore.ops.library import OpLibrary
     from gancore.run_context import RunContext
     from gancore.specs import MethodSpec
     from gancore.step import Step
@@ -68,6 +70,10 @@ class DiscoveryHooks:
     @hookspec
     def register_networks(self, register: Callable[[NetworkSpec], None]) -> None:
         """Hand each pair of networks, as a :class:`~gancore.api.NetworkSpec`, to ``register``."""
+
+    @hookspec
+    def register_ops(self, register: Callable[[OpLibrary], None]) -> None:
+        """Hand each :class:`~gancore.ops.OpLibrary` to ``register``, so that ``gan ops`` lists and builds it."""
 
 
 class RunHooks:

@@ -14,6 +14,7 @@ from gancore import hookspecs
 from gancore.errors import PluginError, nearest
 from gancore.method import Method
 from gancore.networks.spec import NetworkSpec
+from gancore.ops.library import OpLibrary
 from gancore.sections import SECTIONS
 from gancore.specs import MethodSpec
 
@@ -38,6 +39,7 @@ class Registry:
 
     methods: dict[str, MethodSpec] = field(default_factory=dict)
     networks: dict[str, NetworkSpec] = field(default_factory=dict)
+    libraries: dict[str, OpLibrary] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
 
@@ -66,6 +68,7 @@ class Registry:
         manager.check_pending()
         manager.hook.register_methods(register=lambda spec: self._add(self.methods, spec, origin))
         manager.hook.register_networks(register=lambda spec: self._add(self.networks, spec, origin))
+        manager.hook.register_ops(register=lambda library: self._add(self.libraries, library, origin))
 
     def _add(self, table: dict[str, Any], spec: Any, origin: Origin) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_-]*", spec.name):
@@ -97,7 +100,13 @@ def discover(entry_points: Iterable[importlib.metadata.EntryPoint] | None = None
     if entry_points is None:
         entry_points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
     for entry_point in sorted(entry_points, key=lambda entry: entry.name):
-        before = (dict(registry.methods), dict(registry.networks), dict(registry.origins))
+        tables: tuple[dict[str, Any], ...] = (
+            registry.methods,
+            registry.networks,
+            registry.libraries,
+            registry.origins,
+        )
+        before = tuple(dict(table) for table in tables)
         try:
             distribution = entry_point.dist
             origin = Origin(
@@ -106,7 +115,9 @@ def discover(entry_points: Iterable[importlib.metadata.EntryPoint] | None = None
             )
             registry.register(entry_point.load(), origin)
         except Exception as error:
-            registry.methods, registry.networks, registry.origins = before
+            for table, held in zip(tables, before, strict=True):
+                table.clear()
+                table.update(held)
             registry.broken[entry_point.name] = f"{type(error).__name__}: {error}"
     return registry
 

@@ -25,11 +25,7 @@ HERE = Path(__file__).parent / "benchmarks"
             "ada",
             "--markdown",
         ),
-        ("bench_kdd.py", "--help"),
-        ("bench_augmentation.py", "--help"),
-        ("bench_hooks.py", "--help"),
-        ("bench_memory.py", "--help"),
-        ("bench_data.py", "--help"),
+        *((path.name, "--help") for path in sorted(HERE.glob("bench_*.py"))),
     ],
     ids=lambda arguments: arguments[0],
 )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 from methods_for_tests import BrightenLink, spec_of
 
 from gancore import hookspecs
 from gancore.api import Claims, Method, hookimpl
+from gancore.ops import OpLibrary
+from gancore.plugin_manager import Origin, Registry
 from gancore.testing import registry_with, run_steps, tiny_session
 from gancore.training import evaluate
 
@@ -149,7 +153,7 @@ def test_every_training_hook_is_specified_and_spied_on() -> None:
     assert specified <= set(vars(Spy))
 
 
-def test_discovery_hooks_are_called_for_methods_and_networks() -> None:
+def test_discovery_hooks_are_called_for_methods_networks_and_operations() -> None:
     from gancore import builtins
 
     called: dict[str, list[str]] = {"methods": [], "networks": []}
@@ -158,7 +162,12 @@ def test_discovery_hooks_are_called_for_methods_and_networks() -> None:
     assert called["networks"] == ["dcgan", "sngan", "mlp"]
     assert "nonsaturating" in called["methods"]
     specified = {name for name in vars(hookspecs.DiscoveryHooks) if not name.startswith("_")}
-    assert specified == {"register_methods", "register_networks"}
+    assert specified == {"register_methods", "register_networks", "register_ops"}
+    library = OpLibrary(name="own_ops", package="own_ops")
+    registry = Registry()
+    plugin = SimpleNamespace(register_ops=hookimpl(lambda register: register(library)))
+    registry.register(plugin, Origin("own", "0"))
+    assert registry.libraries == {"own_ops": library}
 
 
 def test_indices_name_the_reals_of_a_phase() -> None:

@@ -98,6 +98,7 @@ def summary(session: Session) -> list[str]:
         f"{plural(config.train.steps, 'step')} of {config.train.batch} {what} on {session.device} "
         f"({plural(threads(), 'thread')}, {config.compute.precision}), seed {config.train.seed}",
     ]
+    lines += operations(session)
     lines += [f"note: {note}" for note in dataset.notes]
     lines += [f"warning: {text}" for text in session.warnings]
     for network, names in trainer.unreached.items():
@@ -108,6 +109,17 @@ def summary(session: Session) -> list[str]:
                 f"which stay as they are: {shown}"
             )
     return lines
+
+
+def operations(session: Session) -> list[str]:
+    """Which fused operations the run uses, and why it does not use others."""
+    used = [name for name, state in session.operations.items() if state.key]
+    lines = [f"fused operations: {', '.join(used)}"] if used else []
+    whys: dict[str, list[str]] = {}
+    for name, state in session.operations.items():
+        if state.why:
+            whys.setdefault(state.why, []).append(name)
+    return lines + [f"note: fused operations {', '.join(names)} {why}" for why, names in whys.items()]
 
 
 def networks(session: Session) -> list[tuple[str, Module]]:

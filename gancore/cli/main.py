@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "plan": ("gancore.cli.plan:plan", "Show what a run would compute and what a step costs; writes nothing."),
     "sample": ("gancore.cli.sample:sample", "Images from a run: a grid, single files or a zip."),
     "plugins": ("gancore.cli.plugins:plugins", "Methods and networks: what is installed, and what mixes."),
+    "ops": ("gancore.cli.ops:ops", "Fused operations: what is built, and build it."),
     "doctor": ("gancore.cli.doctor:doctor", "Check this machine and installation."),
 }
 

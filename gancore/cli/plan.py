@@ -54,6 +54,7 @@ def describe(session: Session) -> dict[str, Any]:
         "methods": list(config.plugins),
         "pairs": pairs(session.registry, session.manager.methods),
         "warnings": session.warnings,
+        "operations": {name: state.key or state.why for name, state in session.operations.items()},
         "device": str(session.device),
         "batch": config.train.batch,
         "steps": config.train.steps,

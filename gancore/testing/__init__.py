@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gancore.assembly import Session
+    from gancore.ops.library import Device, OpLibrary
     from gancore.plugin_manager import Registry
     from gancore.specs import MethodSpec
 
@@ -38,6 +39,23 @@ def registry_with(*specs: MethodSpec) -> Registry:
     registry = discover()
     registry.register(Plugin(), Origin("test", "0"))
     return registry
+
+
+def build_ops(library: OpLibrary, device: Device = "cpu") -> None:
+    """Build a library of fused operations, unless it is built; the test is skipped where no compiler is.
+
+    Then run what is to be tested under ``gancore.ops.using("require")``.
+    """
+    import pytest
+
+    from gancore.ops import build, runtime
+
+    try:
+        build.toolchain(device)
+    except build.BuildError as error:
+        pytest.skip(str(error))
+    build.build(library, device)
+    runtime.look_again(library, device)
 
 
 def tiny_config(plugins: Iterable[str] = (), overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from gancore.ops import using
 from gancore_ada import functional as ada
 from gancore_ada.options import AdaOptions
 from gancore_diffaugment import functional as diffaugment
@@ -174,10 +175,11 @@ def main() -> None:
     for case, rounds, copies in cases:
         if given.only not in (None, case.name):
             continue
-        for line in lines(case, rounds, copies):
-            print(line, flush=True)
-        if case.name == "ada":
-            print(shares_of_ada(case, rounds), flush=True)
+        with using("off"):
+            for line in lines(case, rounds, copies):
+                print(line, flush=True)
+            if case.name == "ada":
+                print(shares_of_ada(case, rounds), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from . import fused
 from .policy import COLOR, WORDS, Policy, Strengths, effective, operations, words
 
 __all__ = [
@@ -104,16 +105,28 @@ def augment(
             f"images are {tuple(images.shape)} {images.dtype}; expected (B, C, H, W) in a floating-point type"
         )
     count, channels, height, width = images.shape
-    dtype = images.dtype
-    for name in effective(policy, strengths, (channels, height, width)):
+    names = effective(policy, strengths, (channels, height, width))
+    for name in names:
         if name not in draw:
             held = ", ".join(draw) or "nothing"
             raise ValueError(f"the draw holds no '{name}' (it holds {held}); draw with the same policy")
-        drawn = draw[name]
-        if len(drawn) != count:
+        if len(draw[name]) != count:
             raise ValueError(
-                f"the draw of {name} has {len(drawn)} rows for {count} images; expected one an image"
+                f"the draw of {name} has {len(draw[name])} rows for {count} images; expected one an image"
             )
+    if fused.takes(images, names):
+        return fused.augment(images, draw, names, strengths)
+    return reference(images, draw, names, strengths)
+
+
+def reference(
+    images: Tensor, draw: Mapping[str, Tensor], names: tuple[str, ...], strengths: Strengths = DEFAULTS
+) -> Tensor:
+    """:func:`augment` in plain torch: the operations ``names`` one after the other."""
+    dtype = images.dtype
+    height, width = images.shape[2:]
+    for name in names:
+        drawn = draw[name]
         if name == "translation":
             images = translation(images, drawn)
         elif name == "cutout":
