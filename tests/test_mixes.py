@@ -239,3 +239,15 @@ def test_methods_say_with_whom_they_were_tested() -> None:
         name: others & set(BUILT_IN) if name in BUILT_IN else others for name, others in sorted(tested.items())
     }
     assert said == expected
+
+
+def test_heads_read_a_tap_that_another_method_derives() -> None:
+    given = {"kdd.as_term": True, "augself.tap": "kdd.phi"}
+    run_steps(tiny_session(["augself", "hinge", "kdd"], given), 1).close()
+
+
+def test_without_its_terms_augself_is_an_augmentation_that_kdd_does_not_see() -> None:
+    with pytest.raises(
+        PluginError, match="'kdd' and 'augself' cannot be mixed: KDD is evaluated on clean images"
+    ):
+        tiny_session(["kdd", "augself"], {"augself.lambda_d": 0.0, "augself.lambda_g": 0.0})

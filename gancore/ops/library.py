@@ -69,7 +69,8 @@ class OpLibrary:
         """Of everything that decides what is built: sources and headers, torch, kind of processor, flags."""
         digest = hashlib.sha256()
         folders = dict.fromkeys(path.parent for path in self.sources(device))
-        files = [*self.sources(device), *(h for f in [COMMON, *folders] for h in sorted(f.glob("**/*.h")))]
+        headers = (path for folder in [COMMON, *folders] for path in sorted(folder.glob("**/*.*h")))  # .h, .cuh
+        files = [*self.sources(device), *headers]
         for path in files:
             try:
                 digest.update(f"{path.name}\0".encode() + path.read_bytes())

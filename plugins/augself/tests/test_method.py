@@ -124,11 +124,6 @@ def test_without_both_factors_it_is_a_plain_augmentation() -> None:
     session.close()
 
 
-def test_the_heads_read_taps_that_another_method_derives() -> None:
-    given = {"kdd.as_term": True, "augself.tap": "kdd.phi"}
-    run_steps(tiny_session(["augself", "hinge", "kdd"], given), 1).close()
-
-
 def test_what_cannot_be_seen_at_this_shape_is_told() -> None:
     session = tiny_session(["augself"], {"augself.translation": 0.01})
     assert [text for text in session.warnings if "predict saturation, translation" in text]
