@@ -59,7 +59,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
 def examine() -> list[Finding]:
     """All findings; a check that fails in an unforeseen way is a finding too."""
-    checks: tuple[Callable[[], Iterator[Finding]], ...] = (_software, _torch, _machine, _plugins)
+    checks: tuple[Callable[[], Iterator[Finding]], ...] = (_software, _torch, _machine, _plugins, _operations)
     findings: list[Finding] = []
     for check in checks:
         try:
@@ -173,6 +173,29 @@ def _plugins() -> Iterator[Finding]:
             name = row["name"]
             fix = f"update or remove its distribution, such as: pip install --upgrade gancore-{name}"
             yield Finding(f"plugin {name}", f"broken: {row['reason']}", False, fix)
+
+
+def _operations() -> Iterator[Finding]:
+    from gancore import plugin_manager
+    from gancore.errors import GancoreError
+    from gancore.ops.build import toolchain
+    from gancore.ops.library import DEVICES, cache, mode
+
+    libraries = plugin_manager.discover().libraries.values()
+    yield Finding("fused operations", f"GAN_FUSED={mode()}, built files in {cache()}")
+    for device in DEVICES:
+        here = [library for library in libraries if library.sources(device)]
+        missing = [library.name for library in here if not library.built(device)]
+        if device == "cuda" and len(missing) == len(here) and not shutil.which("nvidia-smi"):
+            continue  # no GPU that could use them
+        try:
+            toolchain(device)
+            fix = "gan ops build"
+        except GancoreError as error:
+            fix = str(error)
+        if here:
+            built = f"{len(here) - len(missing)} of {len(here)} libraries built"
+            yield Finding(f"operations for {device}", built, fix=fix if missing else "")
 
 
 def _requirements() -> list[str]:

@@ -41,6 +41,21 @@ def registry_with(*specs: MethodSpec) -> Registry:
     return registry
 
 
+def skip_without(methods: Iterable[str], registry: Registry | None = None) -> None:
+    """Skip the test where one of these methods is not installed: a plugin's tests pass with the plugin alone.
+
+    Args:
+        registry: with methods that the test defines; by default what is installed.
+    """
+    import pytest
+
+    from gancore.plugin_manager import discover
+
+    missing = sorted(set(methods) - set((registry or discover()).methods))
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+
+
 def build_ops(library: OpLibrary, device: Device = "cpu") -> None:
     """Build a library of fused operations, unless it is built; the test is skipped where no compiler is.
 

@@ -148,7 +148,18 @@ def test_doctor(gan):
     outcome = gan("doctor", "--json")
     document = json.loads(outcome.out)
     names = {finding["name"] for finding in document["findings"]}
-    assert {"python", "platform", "gancore", "torch", "torchvision", "threads", "bf16", "disk"} <= names
+    assert {
+        "python",
+        "platform",
+        "gancore",
+        "torch",
+        "torchvision",
+        "threads",
+        "bf16",
+        "disk",
+        "fused operations",
+    } <= names
+    assert "operations for cpu" in names
     assert outcome.code == (0 if document["ok"] else 1)
     assert document["ok"] == all(finding["ok"] for finding in document["findings"])
 

@@ -9,7 +9,7 @@ from gancore.api import Claims, ConfigError, Need, PluginError, Rng
 from gancore.config import resolve
 from gancore.plugin_manager import discover
 from gancore.specs import check_claims, warnings_of
-from gancore.testing import different, run_steps, tiny_config, tiny_session, training_tensors
+from gancore.testing import different, run_steps, skip_without, tiny_config, tiny_session, training_tensors
 from gancore_ada import SPEC, functional
 from gancore_ada.method import Ada, Link
 from gancore_ada.options import GROUPS, AdaOptions
@@ -269,6 +269,7 @@ MIXES = {
 @pytest.mark.parametrize("mix", MIXES)
 def test_mixes_train(mix: str) -> None:
     plugins, overrides = MIXES[mix]
+    skip_without(plugins)
     session = run_steps(tiny_session(["ada", *plugins], {"ada.p": 0.6, **overrides}), 2)
     assert session.trainer.telemetry.is_finite()
     session.close()

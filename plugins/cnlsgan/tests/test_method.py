@@ -14,7 +14,15 @@ from gancore import checkpoint
 from gancore.api import Claims, ConfigError, Method, MethodSpec, PluginError, hookimpl
 from gancore.run import resume
 from gancore.specs import check_claims, warnings_of
-from gancore.testing import different, registry_with, run_steps, tiny_config, tiny_session, training_tensors
+from gancore.testing import (
+    different,
+    registry_with,
+    run_steps,
+    skip_without,
+    tiny_config,
+    tiny_session,
+    training_tensors,
+)
 from gancore_cnlsgan import SPEC
 from gancore_cnlsgan.method import ALPHA
 from gancore_cnlsgan.options import CnLsganOptions
@@ -253,6 +261,7 @@ MIXES = {
 @pytest.mark.parametrize("mix", MIXES)
 def test_mixes_train(mix: str) -> None:
     plugins, overrides = MIXES[mix]
+    skip_without(plugins, REGISTRY)
     session = run_steps(tiny_session(plugins, overrides, REGISTRY), 2)
     assert session.trainer.telemetry.is_finite()
     session.close()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gancore.ops import using
-from gancore.testing import build_ops, run_steps, tiny_session
+from gancore.testing import build_ops, run_steps, skip_without, tiny_session
 from gancore_diffaugment import functional as F
 from gancore_diffaugment import fused
 from gancore_diffaugment.library import LIBRARY
@@ -179,6 +179,7 @@ def test_it_compiles() -> None:
 
 @pytest.mark.parametrize("plugins", [["diffaugment", "r1"], ["augself"]], ids=" + ".join)
 def test_a_run_uses_it_and_learns_what_the_reference_learns(plugins) -> None:
+    skip_without(plugins)
     losses = {}
     for mode in ("require", "off"):
         with using(mode):

@@ -12,7 +12,7 @@ import torch
 import gancore
 from gancore.api import ConfigError, PluginError
 from gancore.specs import check_claims
-from gancore.testing import different, run_steps, tiny_config, tiny_session, training_tensors
+from gancore.testing import different, run_steps, skip_without, tiny_config, tiny_session, training_tensors
 from gancore_diffaugment import SPEC, functional
 from gancore_diffaugment.options import DiffAugmentOptions
 
@@ -77,6 +77,7 @@ def test_what_changes_nothing_is_absent_to_the_bit(case: str) -> None:
 
 
 def test_it_moves_no_draw_of_another_method_and_no_data() -> None:
+    skip_without(["adaptivemix"])
     steps = [forwarded(tiny_session([*plugins, "adaptivemix"])) for plugins in ([], ["diffaugment"])]
     raw = ["real" if "real" in step.built and "real_raw" not in step.built else "real_raw" for step in steps]
     assert raw == ["real", "real_raw"]
@@ -101,6 +102,7 @@ MIXES = {
 @pytest.mark.parametrize("mix", MIXES)
 def test_mixes_train(mix: str) -> None:
     plugins, overrides = MIXES[mix]
+    skip_without(plugins)
     session = run_steps(tiny_session(["diffaugment", *plugins], overrides), 2)
     assert session.trainer.telemetry.is_finite()
     session.close()

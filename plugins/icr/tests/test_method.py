@@ -18,6 +18,7 @@ from gancore.testing import (
     different,
     registry_with,
     run_steps,
+    skip_without,
     tensors_of,
     tiny_config,
     tiny_session,
@@ -300,6 +301,7 @@ MIXES = {
 @pytest.mark.parametrize("mix", MIXES)
 def test_mixes_train(mix: str) -> None:
     plugins, overrides = MIXES[mix]
+    skip_without(plugins, REGISTRY)
     session = run_steps(tiny_session(plugins, overrides, REGISTRY), 2)
     assert session.trainer.telemetry.is_finite()
     session.close()

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from gancore import ranks
 from gancore.api import ConfigError, PluginError
-from gancore.testing import run_steps, tiny_session
+from gancore.testing import run_steps, skip_without, tiny_session
 from gancore_diffaugment import functional as diffaugment
 from gancore_kdd import SPEC, functional, modules
 from gancore_kdd.method import DRAW, RATIOS
@@ -190,6 +190,7 @@ def test_augmented_evaluates_images_as_the_chain_leaves_them(slow) -> None:
 
 
 def test_mixed_scores_are_refused_and_clean_ones_are_not() -> None:
+    skip_without(["adaptivemix"])
     with pytest.raises(PluginError, match=r"adaptivemix.adv_on = clean"):
         tiny_session(["adaptivemix", "hinge", "kdd"], {"adaptivemix.preset": "official", "kdd.as_term": True})
     given = {"adaptivemix.preset": "official", "adaptivemix.adv_on": "clean", "adaptivemix.tap": "kdd.phi_un"}
@@ -198,6 +199,7 @@ def test_mixed_scores_are_refused_and_clean_ones_are_not() -> None:
 
 
 def test_other_methods_read_its_taps(slow) -> None:
+    skip_without(["adaptivemix"])
     session = tiny_session(["adaptivemix", "kdd"], {**EXACT, "adaptivemix.tap": "kdd.phi"})
     step, _ = slow.forwarded(session)
     found = step.outputs["real"]["kdd.phi"]

@@ -10,7 +10,7 @@ import torch
 
 import gancore
 from gancore import checkpoint, run
-from gancore.testing import different, run_steps, tiny_config, tiny_session
+from gancore.testing import different, run_steps, skip_without, tiny_config, tiny_session
 from gancore_kdd import functional
 from gancore_kdd.modules import Memory
 
@@ -121,6 +121,7 @@ RUNS = {
 @pytest.mark.parametrize("case", RUNS)
 def test_a_resumed_run_is_bit_equal(case: str, tmp_path: Path) -> None:
     plugins, overrides = RUNS[case]
+    skip_without(plugins)
     given = {"output.log_every": 2, "output.snap": 2, "output.keep": 9, "train.steps": 6, **overrides}
     whole, broken_off = tmp_path / "whole", tmp_path / "broken"
     gancore.train(tiny_config(plugins, given), outdir=whole)
