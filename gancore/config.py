@@ -128,7 +128,7 @@ def resolve(
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     layers = [*_preset_layers(preset), *layers]
-    named = _named_plugins(layers)
+    named = named_plugins(layers)
     for name in named:
         registry.method(name)
     plugins = list(named)
@@ -256,7 +256,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     return key.strip(), parsed
 
 
-def _named_plugins(layers: Iterable[Layer]) -> list[str]:
+def named_plugins(layers: Iterable[Layer]) -> list[str]:
     """Plugins of all layers in order: those of the command line are added to a file's."""
     named: list[str] = []
     for _, layer in layers:

@@ -99,14 +99,9 @@ def discover(entry_points: Iterable[importlib.metadata.EntryPoint] | None = None
     registry.register(builtins, Origin("gancore", __version__))
     if entry_points is None:
         entry_points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    tables: list[dict[str, Any]] = [registry.methods, registry.networks, registry.libraries, registry.origins]
     for entry_point in sorted(entry_points, key=lambda entry: entry.name):
-        tables: tuple[dict[str, Any], ...] = (
-            registry.methods,
-            registry.networks,
-            registry.libraries,
-            registry.origins,
-        )
-        before = tuple(dict(table) for table in tables)
+        before = [dict(table) for table in tables]
         try:
             distribution = entry_point.dist
             origin = Origin(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gancore import checkpoint
 from gancore.assembly import Progress, Session, assemble, choose_device
-from gancore.config import Config, Layer, flatten, load_file, resolve
+from gancore.config import Config, Layer, flatten, load_file, named_plugins, resolve
 from gancore.drift import refuse_drift
 from gancore.errors import CheckpointError, ConfigError, PluginError
 from gancore.networks.protocols import Generator
@@ -224,11 +224,10 @@ def _resumed_config(
     registry: Registry, folder: RunFolder, dropped: tuple[str, ...], overrides: Mapping[str, Any]
 ) -> Config:
     layers = _resumed_layers(folder, dropped, overrides)
-    named = next((layer["plugins"] for _, layer in reversed(layers) if "plugins" in layer), ())
-    gone = [name for name in named if name not in registry.methods]
     try:
         return resolve(registry, layers)
     except PluginError as error:
+        gone = [name for name in named_plugins(layers) if name not in registry.methods]
         if not gone:
             raise
         without = " ".join(f"--drop-plugin {name}" for name in gone)

@@ -13,12 +13,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gancore.cli.console import Reporter, table
 from gancore.cli.exits import NO
+
+if TYPE_CHECKING:
+    from gancore.ops.library import Device
 
 LEAST_DISK = 1.0
 """GiB of free disk below which a run is likely to stop half-way."""
@@ -177,8 +180,6 @@ def _plugins() -> Iterator[Finding]:
 
 def _operations() -> Iterator[Finding]:
     from gancore import plugin_manager
-    from gancore.errors import GancoreError
-    from gancore.ops.build import toolchain
     from gancore.ops.library import DEVICES, cache, mode
 
     libraries = plugin_manager.discover().libraries.values()
@@ -186,16 +187,20 @@ def _operations() -> Iterator[Finding]:
     for device in DEVICES:
         here = [library for library in libraries if library.sources(device)]
         missing = [library.name for library in here if not library.built(device)]
-        if device == "cuda" and len(missing) == len(here) and not shutil.which("nvidia-smi"):
-            continue  # no GPU that could use them
-        try:
-            toolchain(device)
-            fix = "gan ops build"
-        except GancoreError as error:
-            fix = str(error)
-        if here:
+        useless = device == "cuda" and len(missing) == len(here) and not shutil.which("nvidia-smi")
+        if here and not useless:
             built = f"{len(here) - len(missing)} of {len(here)} libraries built"
-            yield Finding(f"operations for {device}", built, fix=fix if missing else "")
+            yield Finding(f"operations for {device}", built, fix=_how_to_build(device) if missing else "")
+
+
+def _how_to_build(device: Device) -> str:
+    from gancore.ops.build import BuildError, toolchain
+
+    try:
+        toolchain(device)
+    except BuildError as error:
+        return str(error)
+    return "gan ops build"
 
 
 def _requirements() -> list[str]:

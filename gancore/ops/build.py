@@ -124,7 +124,7 @@ def torch_folder() -> Path:
 
 def _compile(library: OpLibrary, device: Device, tools: Toolchain, work: Path) -> Path:
     torch = torch_folder()
-    include = [f"-I{COMMON}", *(f"-isystem{torch / 'include' / part}" for part in ("", "torch/csrc/api/include"))]
+    include = [f"-I{COMMON}", f"-isystem{torch / 'include'}"]
     define = [f"-DTORCH_TARGET_VERSION={STABLE_ABI}"]
     objects: list[str] = []
     for index, source in enumerate(library.sources(device)):

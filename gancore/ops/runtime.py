@@ -130,11 +130,12 @@ def using(mode: str) -> Iterator[None]:
 def _load(library: OpLibrary, device: Device) -> State:
     if not library.sources(device):
         return State()
-    if not library.built(device):
+    path = library.path(device)  # reads all sources, for their digest
+    if not path.is_file():
         return State(why="are not built for this torch and these sources; build them: gan ops build")
     try:
-        torch.ops.load_library(str(library.path(device)))  # type: ignore[no-untyped-call]
+        torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
     except OSError as error:
         cause = str(error).splitlines()[0]
         return State(why=f"cannot be loaded ({cause}); build them anew: gan ops build --force")
-    return State(key=library.key(device))
+    return State(key=path.stem.rpartition("-")[2])

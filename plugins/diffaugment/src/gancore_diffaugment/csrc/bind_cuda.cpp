@@ -27,7 +27,7 @@ Tensor affine(const Tensor& images, const Tensor& colour, const Tensor& place, d
   check(images, colour, place);
   int32_t device = images.get_device_index();
   torch::stable::accelerator::DeviceGuard guard(device);
-  bool last = is_channels_last(images) && !images.is_contiguous();
+  bool last = is_channels_last(images);
   Tensor in = last ? images : torch::stable::contiguous(images);
   Tensor values = torch::stable::contiguous(colour), places = torch::stable::contiguous(place);
   Tensor out = torch::stable::empty_like(in);

@@ -9,8 +9,9 @@ namespace diffaugment {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+// Channels last in memory and in no other way: a batch of one channel is contiguous.
 inline bool is_channels_last(const Tensor& x) {
-  return x.stride(1) == 1 && x.stride(3) == x.size(1) && x.stride(2) == x.size(1) * x.size(3) &&
+  return !x.is_contiguous() && x.stride(1) == 1 && x.stride(3) == x.size(1) && x.stride(2) == x.size(1) * x.size(3) &&
          x.stride(0) == x.size(1) * x.size(2) * x.size(3);
 }
 

@@ -7,7 +7,6 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
-#include <vector>
 
 using torch::headeronly::Half;
 
@@ -31,18 +30,6 @@ constexpr int64_t kBlock = 4096;  // elements summed in float before they join a
     for (int l = 0; l < kLanes; ++l) total += parts[l];                                                           \
     for (; i < n; ++i) total += N::load(in[i]);                                                                   \
     return total;                                                                                                 \
-  }                                                                                                               \
-  GAN_CLONES void add_##NAME(W_##NAME* __restrict into, const T* __restrict in, int64_t n, bool first) {          \
-    using N = gancore::Number<T>;                                                                                 \
-    if (first)                                                                                                    \
-      for (int64_t i = 0; i < n; ++i) into[i] = N::load(in[i]);                                                   \
-    else                                                                                                          \
-      for (int64_t i = 0; i < n; ++i) into[i] += N::load(in[i]);                                                  \
-  }                                                                                                               \
-  GAN_CLONES void mix_##NAME(T* __restrict out, const T* __restrict in, const W_##NAME* __restrict grey,          \
-                             int64_t n, W_##NAME own, W_##NAME share, W_##NAME constant) {                        \
-    using N = gancore::Number<T>;                                                                                 \
-    for (int64_t i = 0; i < n; ++i) out[i] = N::store(own * N::load(in[i]) + share * grey[i] + constant);         \
   }                                                                                                               \
   GAN_CLONES void scale_##NAME(T* __restrict out, const T* __restrict in, int64_t n, W_##NAME own,                \
                                W_##NAME constant) {                                                               \
@@ -75,8 +62,6 @@ constexpr int64_t kBlock = 4096;  // elements summed in float before they join a
     using T_ = T;                                                                                                 \
     using W = W_##NAME;                                                                                           \
     static constexpr auto sum = sum_##NAME;                                                                       \
-    static constexpr auto add = add_##NAME;                                                                       \
-    static constexpr auto mix = mix_##NAME;                                                                       \
     static constexpr auto scale = scale_##NAME;                                                                   \
     static constexpr auto pixels3 = pixels3_##NAME;                                                               \
     static constexpr auto planes3 = planes3_##NAME;                                                               \
@@ -125,8 +110,8 @@ class Image {
   using W = typename K::W;
 
  public:
-  Image(const T* in, T* out, const Shape& shape, const Map<W>& map, std::vector<W>& grey)
-      : in_(in), out_(out), shape_(shape), map_(map), grey_(grey) {}
+  Image(const T* in, T* out, const Shape& shape, const Map<W>& map)
+      : in_(in), out_(out), shape_(shape), map_(map) {}
 
   void run() {
     constant_ = map_.offset;
@@ -184,47 +169,31 @@ class Image {
   }
 
   void stretch(int64_t row, int64_t column, int64_t n, int64_t from_row, int64_t from_column) {
-    W share = map_.grey / static_cast<W>(shape_.channels);
-    bool mixes = map_.grey != W(0);
-    if (shape_.last) {
-      const T* in = in_ + at(0, from_row, from_column);
-      T* out = out_ + at(0, row, column);
-      if (!mixes) {
-        K::scale(out, in, n * shape_.channels, map_.own, constant_);
-      } else if (shape_.channels == 3) {
-        K::pixels3(out, in, n, map_.own, share, constant_);
-      } else {
-        pixels(out, in, n, share);
-      }
-      return;
-    }
-    if (mixes && shape_.channels == 3) {
-      int64_t plane = shape_.height * shape_.width;
-      K::planes3(out_ + at(0, row, column), in_ + at(0, from_row, from_column), plane, n, map_.own, share, constant_);
-      return;
-    }
-    if (mixes) {
-      for (int64_t c = 0; c < shape_.channels; ++c)
-        K::add(grey_.data(), in_ + at(c, from_row, from_column), n, c == 0);
-    }
-    for (int64_t c = 0; c < shape_.channels; ++c) {
-      const T* in = in_ + at(c, from_row, from_column);
-      T* out = out_ + at(c, row, column);
-      if (mixes) {
-        K::mix(out, in, grey_.data(), n, map_.own, share, constant_);
-      } else {
-        K::scale(out, in, n, map_.own, constant_);
-      }
+    const T* in = in_ + at(0, from_row, from_column);
+    T* out = out_ + at(0, row, column);
+    int64_t channels = shape_.channels, plane = shape_.height * shape_.width;
+    W share = map_.grey / static_cast<W>(channels);
+    if (map_.grey == W(0)) {
+      int64_t runs = shape_.last ? 1 : channels, length = shape_.last ? n * channels : n;
+      for (int64_t c = 0; c < runs; ++c) K::scale(out + c * plane, in + c * plane, length, map_.own, constant_);
+    } else if (channels != 3) {
+      pixels(out, in, n, share);
+    } else if (shape_.last) {
+      K::pixels3(out, in, n, map_.own, share, constant_);
+    } else {
+      K::planes3(out, in, plane, n, map_.own, share, constant_);
     }
   }
 
+  // Any number of channels.
   void pixels(T* out, const T* in, int64_t n, W share) {
     using N = gancore::Number<T>;
-    for (int64_t i = 0; i < n; ++i, in += shape_.channels, out += shape_.channels) {
+    int64_t step = shape_.last ? shape_.channels : 1, next = shape_.last ? 1 : shape_.height * shape_.width;
+    for (int64_t i = 0; i < n; ++i, in += step, out += step) {
       W total = 0;
-      for (int64_t c = 0; c < shape_.channels; ++c) total += N::load(in[c]);
+      for (int64_t c = 0; c < shape_.channels; ++c) total += N::load(in[c * next]);
       for (int64_t c = 0; c < shape_.channels; ++c)
-        out[c] = N::store(map_.own * N::load(in[c]) + share * total + constant_);
+        out[c * next] = N::store(map_.own * N::load(in[c * next]) + share * total + constant_);
     }
   }
 
@@ -247,7 +216,6 @@ class Image {
   T* out_;
   const Shape& shape_;
   const Map<W>& map_;
-  std::vector<W>& grey_;
   W constant_ = 0;
 };
 
@@ -256,7 +224,7 @@ Tensor affine(const Tensor& images, const Tensor& colour, const Tensor& place, d
               bool offset) {
   check(images, colour, place);
   int64_t count = images.size(0);
-  bool last = is_channels_last(images) && !images.is_contiguous();
+  bool last = is_channels_last(images);
   Tensor in = last ? images : torch::stable::contiguous(images);
   Tensor values = torch::stable::contiguous(colour), places = torch::stable::contiguous(place);
   Tensor out = torch::stable::empty_like(in);
@@ -274,12 +242,11 @@ Tensor affine(const Tensor& images, const Tensor& colour, const Tensor& place, d
     const double* drawn = reinterpret_cast<const double*>(values.data_ptr());
     const int64_t* where = reinterpret_cast<const int64_t*>(places.data_ptr());
     torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-      std::vector<W> grey(shape.width);
       for (int64_t b = begin; b < end; ++b) {
         W uniform[3] = {W(drawn[3 * b]), W(drawn[3 * b + 1]), W(drawn[3 * b + 2])};
         Map<W> map = map_of<W>(uniform, where + 4 * b, W(brightness), W(saturation), W(contrast), cut_rows,
                                cut_columns, spatial, transposed, offset);
-        Image<K>(from + b * size, to + b * size, shape, map, grey).run();
+        Image<K>(from + b * size, to + b * size, shape, map).run();
       }
     });
   };
