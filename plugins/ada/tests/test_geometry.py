@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from gancore.ops import using
+from gancore.testing import build_ops
 from gancore_ada import functional
+from gancore_ada.library import LIBRARY
 
 TAPS = np.array(functional.SYM6) / math.sqrt(2)  # sums to 1
 
@@ -102,13 +105,17 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("path", ["reference", "fused"])
 @pytest.mark.parametrize(("pipe", "size", "p", "seed"), CASES)
-def test_equal_to_padding_and_convolving(pipe, size, p, seed) -> None:
+def test_equal_to_padding_and_convolving(pipe, size, p, seed, path) -> None:
     """With all of the reflection, to rounding, wherever the matrices look."""
     images = noise(4, 1, *size, seed=seed)
     inverse = drawn((4, 1, *size), p, PIPES[pipe], seed)
     inverse[0] = inverse[0] @ torch.tensor(scaling(2.7, 3.1) @ translation(size[1], -9.5))  # past the reflection
-    found = functional.apply_geometry(images, inverse).numpy()
+    if path == "fused":
+        build_ops(LIBRARY)
+    with using("require" if path == "fused" else "off"):
+        found = functional.apply(images, {"geometry": inverse}).numpy()
     np.testing.assert_allclose(found, resample(images.numpy(), inverse.numpy(), "full"), atol=1e-10)
 
 

@@ -13,6 +13,7 @@ from gancore_ada import functional
 from gancore_ada.options import GROUPS, AdaOptions
 
 OPS = {op: 1.0 for op in functional.OPS}
+COLUMNS = {"rand": 29, "randn": 12}
 QS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
@@ -236,18 +237,22 @@ def test_at_a_percentile_p_and_the_generator_do_nothing_but_make_noise() -> None
 # Draws and gates.
 
 
-def released_order(generator: torch.Generator, p: float, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
-    """Every draw written out one by one: value, gate; cutout: gate, value."""
+def column_by_column(generator: torch.Generator, p: float, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    """All uniform numbers and all normal ones, taken one column after the other: values, gate."""
     b, c, h, w = shape
+    tables = {
+        name: iter(getattr(torch, name)(b, n, generator=generator).unbind(1)) for name, n in COLUMNS.items()
+    }
 
     def u(*s):
-        return torch.rand(b, *s, generator=generator)
+        return _next(tables["rand"], *s)
 
     def n(*s):
-        return torch.randn(b, *s, generator=generator)
+        return _next(tables["randn"], *s)
 
     def gated(value, identity, probability=p):
-        return torch.where(u(*[1] * (value.dim() - 1)) < probability, value, torch.tensor(identity))
+        chosen = u().reshape(-1, *[1] * (value.dim() - 1)) < probability
+        return torch.where(chosen, value, torch.tensor(identity))
 
     out = {}
     out["xflip"] = gated((u() * 2).floor(), 0.0)
@@ -262,9 +267,10 @@ def released_order(generator: torch.Generator, p: float, shape: tuple[int, ...])
     out["brightness"] = gated(n() * 0.2, 0.0)
     out["contrast"] = gated(torch.exp2(n() * 0.5), 1.0)
     out["lumaflip"] = gated((u() * 2).floor(), 0.0)
-    if c > 1:
-        out["hue"] = gated((u() * 2 - 1) * math.pi, 0.0)
-        out["saturation"] = gated(torch.exp2(n()), 1.0)
+    out["hue"] = gated((u() * 2 - 1) * math.pi, 0.0)
+    out["saturation"] = gated(torch.exp2(n()), 1.0)
+    if c == 1:
+        del out["hue"], out["saturation"]
     bands = torch.ones(b, 4)
     for i in range(4):
         t = torch.ones(b, 4)
@@ -272,18 +278,23 @@ def released_order(generator: torch.Generator, p: float, shape: tuple[int, ...])
         bands *= t / (t.square() @ torch.tensor(functional.BAND_POWER)).sqrt()[:, None]
     out["bands"] = bands
     out["sigma"] = gated(n().abs() * 0.1, 0.0)
-    out["noise"] = n(c, h, w)
-    size = gated(torch.full((b, 2), 0.5), 0.0)
-    out["cutout"] = torch.cat((u(2), size), 1)
+    centre = u(2)
+    out["cutout"] = torch.cat((centre, gated(torch.full((b, 2), 0.5), 0.0)), 1)
+    assert not any(map(list, tables.values()))
+    out["noise"] = torch.randn(shape, generator=generator)
     return out
+
+
+def _next(columns, *s: int) -> torch.Tensor:
+    return torch.stack(list(itertools.islice(columns, *s)), 1) if s else next(columns)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("p", [0.0, 0.4, 1.0])
-def test_draws_come_in_the_order_of_the_pipeline(p: float, channels: int) -> None:
+def test_the_numbers_are_taken_in_the_order_of_the_pipeline(p: float, channels: int) -> None:
     shape = (9, channels, 6, 10)
     found = functional.sample(shape, torch.tensor(p), OPS, generator=torch.Generator().manual_seed(5))
-    expected = released_order(torch.Generator().manual_seed(5), p, shape)
+    expected = column_by_column(torch.Generator().manual_seed(5), p, shape)
     assert list(found) == list(expected)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5, msg=name)
@@ -304,10 +315,19 @@ def test_gates_open_with_multiplier_times_p() -> None:
         assert float(share.float().mean()) == pytest.approx(expected, abs=0.01)
 
 
-def test_what_has_no_multiplier_draws_nothing() -> None:
+def test_a_multiplier_changes_no_draw_of_another_op() -> None:
+    shape = (6, 3, 8, 8)
+    everything = functional.sample(shape, 0.7, OPS, generator=torch.Generator().manual_seed(4))
+    for op in ("xint", "contrast", "imgfilter", "cutout"):
+        alone = functional.sample(shape, 0.7, {op: 1.0}, generator=torch.Generator().manual_seed(4))
+        for name, value in alone.items():
+            assert torch.equal(value, everything[name])
+
+
+def test_no_op_draws_nothing() -> None:
     generator = torch.Generator().manual_seed(3)
     before = generator.get_state()
-    assert functional.sample((2, 3, 4, 4), 1.0, {"scale": 0.0}, generator=generator) == {}
+    assert functional.draw((2, 3, 4, 4), 1.0, {"scale": 0.0}, generator=generator) == {}
     assert torch.equal(generator.get_state(), before)
     assert functional.compose({}, (2, 3, 4, 4)) == {}
 

@@ -3,11 +3,11 @@
 The pipeline in stages, each of which can be replaced on its own::
 
     parameters = sample(shape, p, multipliers, generator=...)   gates resolved, a value an image and op
-    draw = compose(parameters, shape)                           a 3x3 inverse and a 4x4 colour matrix an image
-    images = apply(images, draw)                                geometry, colour, filter, noise, cutout
+    drawn = compose(parameters, shape)                          a 3x3 inverse and a 4x4 colour matrix an image
+    images = apply(images, drawn)                               geometry, colour, filter, noise, cutout
 
-B is the batch, images are (B, C, H, W) in [-1, 1], C = 1 or 3. Nothing reads a value on the host and no shape
-depends on one. All of ``apply`` is affine in the images.
+:func:`draw` is the first two at once. B is the batch, images are (B, C, H, W) in [-1, 1], C = 1 or 3. Nothing
+reads a value on the host and no shape depends on one. All of ``apply`` is affine in the images.
 """
 
 from __future__ import annotations
@@ -19,9 +19,24 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gancore_ada import fused
 from gancore_ada.color import apply_color, color_matrix
 from gancore_ada.geometry import apply_blit, apply_geometry, bilinear, blit_inverse, geometry_inverse
-from gancore_ada.sampling import BAND_POWER, BLIT, COLOR, GEOMETRY, OPS, PAPER, Strengths, sample
+from gancore_ada.sampling import (
+    BAND_POWER,
+    BLIT,
+    COLOR,
+    GEOMETRY,
+    NORMALS,
+    OPS,
+    PAPER,
+    UNIFORMS,
+    Strengths,
+    noise,
+    numbers,
+    sample,
+    wanted_ops,
+)
 from gancore_ada.wavelets import SYM2, SYM6, octave_bands
 
 __all__ = [
@@ -29,10 +44,12 @@ __all__ = [
     "BLIT",
     "COLOR",
     "GEOMETRY",
+    "NORMALS",
     "OPS",
     "PAPER",
     "SYM2",
     "SYM6",
+    "UNIFORMS",
     "Strengths",
     "apply",
     "apply_blit",
@@ -47,8 +64,10 @@ __all__ = [
     "color_matrix",
     "compose",
     "count_signs",
+    "draw",
     "geometry_inverse",
     "next_strength",
+    "numbers",
     "octave_bands",
     "sample",
 ]
@@ -66,7 +85,7 @@ def compose(
 
     Returns:
         ``blit`` (B, 3, 3), ``geometry`` (B, 3, 3), ``color`` (B, 4, 4), ``bands`` (B, 4), ``sigma`` (B,),
-        ``noise`` (B, C, H, W), ``cutout`` (B, 4).
+        ``cutout`` (B, 4), ``noise`` (B, C, H, W).
 
     Raises:
         ValueError: exact quarter turns of images whose height and width differ by an odd number.
@@ -80,7 +99,7 @@ def compose(
             geometry = {name: value for name, value in parameters.items() if name not in BLIT}
         draw["geometry"] = geometry_inverse(geometry)
         draw["color"] = color_matrix(parameters)
-    draw.update({name: parameters.get(name) for name in ("bands", "sigma", "noise", "cutout")})
+    draw.update({name: parameters.get(name) for name in ("bands", "sigma", "cutout", "noise")})
     return {name: value for name, value in draw.items() if value is not None}
 
 
@@ -110,22 +129,80 @@ def apply(images: Tensor, draw: Mapping[str, Tensor]) -> Tensor:
         raise ValueError(
             f"images are {tuple(images.shape)}; expected (B, C, H, W) with 1 (grey) or 3 (RGB) channels"
         )
+    dtype = torch.promote_types(images.dtype, torch.float32)
     with torch.autocast(images.device.type, enabled=False):
-        wide = images if images.dtype == torch.float64 else images.float()
-        parts = {name: value.to(wide.dtype) for name, value in draw.items()}
+        parts = {name: value.to(dtype) for name, value in draw.items()}
+        filtered = "bands" in parts or "noise" in parts
+        # What the fused operation does at once; cutout only where nothing stands between it and colour.
+        together = {n: parts[n] for n in fused.WARPS if n in parts and not (filtered and n == "cutout")}
+        wide = images.to(dtype) if filtered or "blit" in parts else images
         if "blit" in parts:
-            wide = apply_blit(wide, parts["blit"])
-        if "geometry" in parts:
-            wide = apply_geometry(wide, parts["geometry"])
-        if "color" in parts:
-            wide = apply_color(wide, parts["color"])
-        if "bands" in parts:
-            wide = apply_filter(wide, parts["bands"])
-        if "noise" in parts:
-            wide = apply_noise(wide, parts["noise"], parts["sigma"])
-        if "cutout" in parts:
-            wide = apply_cutout(wide, parts["cutout"])
-    return wide.to(images.dtype)
+            wide = apply_blit(wide, parts.pop("blit"))
+        if together and fused.takes(wide, together):
+            wide = fused.apply(wide, together)
+            parts = {name: value for name, value in parts.items() if name not in together}
+        return (_reference(wide.to(dtype), parts) if parts else wide).to(images.dtype)
+
+
+def _reference(images: Tensor, parts: Mapping[str, Tensor]) -> Tensor:
+    """The stages after the blit, in plain torch."""
+    if "geometry" in parts:
+        images = apply_geometry(images, parts["geometry"])
+    if "color" in parts:
+        images = apply_color(images, parts["color"])
+    if "bands" in parts:
+        images = apply_filter(images, parts["bands"])
+    if "noise" in parts:
+        images = apply_noise(images, parts["noise"], parts["sigma"])
+    if "cutout" in parts:
+        images = apply_cutout(images, parts["cutout"])
+    return images
+
+
+def draw(
+    shape: tuple[int, ...],
+    p: Tensor | float,
+    multipliers: Mapping[str, float],
+    *,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    strengths: Strengths = PAPER,
+    percentile: float | None = None,
+    blit: Literal["wavelet", "exact"] = "wavelet",
+) -> dict[str, Tensor]:
+    """:func:`sample` and :func:`compose` at once, in one operation where it is built: the same draw.
+
+    Args, Returns, Raises: as these.
+    """
+    wanted = wanted_ops(multipliers)
+    if percentile is not None or not wanted or not fused.composes(device, dtype):
+        parameters = sample(
+            shape,
+            p,
+            multipliers,
+            generator=generator,
+            device=device,
+            dtype=dtype,
+            strengths=strengths,
+            percentile=percentile,
+        )
+        return compose(parameters, shape, blit=blit)
+    if blit == "exact":
+        check_exact(shape, "rotate90" in wanted)
+    strength = torch.as_tensor(p, dtype=torch.float32, device=device)
+    drawn = fused.compose(
+        *numbers(shape[0], generator=generator, device=device),
+        strength,
+        multipliers,
+        strengths,
+        shape,
+        exact=blit == "exact",
+        doubles=dtype == torch.float64,
+    )
+    if "noise" in wanted:
+        drawn["noise"] = noise(shape, generator=generator, device=device).to(dtype)
+    return drawn
 
 
 def augment(
@@ -139,9 +216,8 @@ def augment(
     blit: Literal["wavelet", "exact"] = "wavelet",
 ) -> Tensor:
     """All stages at once: :func:`sample`, :func:`compose`, :func:`apply`."""
-    shape = tuple(images.shape)
-    parameters = sample(
-        shape,
+    drawn = draw(
+        tuple(images.shape),
         p,
         multipliers,
         generator=generator,
@@ -149,8 +225,9 @@ def augment(
         dtype=torch.float64 if images.dtype == torch.float64 else torch.float32,
         strengths=strengths,
         percentile=percentile,
+        blit=blit,
     )
-    return apply(images, compose(parameters, shape, blit=blit))
+    return apply(images, drawn)
 
 
 def apply_filter(images: Tensor, bands: Tensor) -> Tensor:

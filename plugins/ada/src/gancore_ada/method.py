@@ -65,9 +65,9 @@ class Link:
         self._p = p
 
     def draw(self, step: Step, side: str, shape: tuple[int, ...]) -> Mapping[str, Tensor]:
-        """See :func:`gancore_ada.functional.compose`."""
+        """See :func:`gancore_ada.functional.draw`."""
         chosen = self._options
-        parameters = functional.sample(
+        return functional.draw(
             shape,
             self._p,
             self._multipliers,
@@ -75,8 +75,8 @@ class Link:
             device=step.device,
             dtype=self._p.dtype,
             percentile=chosen.debug_percentile or None,
+            blit=chosen.blit,
         )
-        return functional.compose(parameters, shape, blit=chosen.blit)
 
     def transform(self, images: Tensor, draw: Mapping[str, Tensor]) -> Tensor:
         """See :func:`gancore_ada.functional.apply`."""
