@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import subprocess
+from pathlib import Path
+
 import pytest
 import torch
 
-from gancore.ops import using
+from gancore.ops import build, using
+from gancore.ops.library import COMMON
 from gancore.testing import build_ops, run_steps, skip_without, tiny_session
 from gancore_ada import functional, fused
 from gancore_ada.library import LIBRARY
@@ -310,3 +315,134 @@ def test_a_run_uses_it_and_learns_what_the_reference_learns(plugins) -> None:
         session.close()
     for name, value in learned["off"].items():
         torch.testing.assert_close(learned["require"][name], value, rtol=1e-6, atol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory):
+    """What a block of the CUDA kernels does, as a function like ``fused.warp`` on the CPU."""
+    target = tmp_path_factory.mktemp("blocks") / "blocks.so"
+    include = [f"-I{COMMON}", f"-I{LIBRARY.folder / 'csrc'}"]
+    compiler = build.toolchain("cpu").compiler
+    source = str(Path(__file__).parent / "blocks.cpp")
+    subprocess.run(
+        [
+            compiler,
+            "-std=c++17",
+            "-O1",
+            "-Werror",
+            "-Wall",
+            "-fPIC",
+            "-shared",
+            *include,
+            source,
+            "-o",
+            str(target),
+        ],
+        check=True,
+    )
+    library = ctypes.CDLL(str(target))
+
+    def warp(images, *arguments):
+        parts, (transposed, offset) = arguments[:3], arguments[3:]
+        out = torch.full_like(images, float("nan"))
+        run = library.run_double if images.dtype == torch.float64 else library.run_float
+        addresses = [ctypes.c_void_p(part.data_ptr()) if part.numel() else None for part in parts]
+        run(
+            ctypes.c_int64(len(images)),
+            *images.shape[1:],
+            not images.is_contiguous(),
+            transposed,
+            offset,
+            ctypes.c_void_p(images.data_ptr()),
+            ctypes.c_void_p(out.data_ptr()),
+            *addresses,
+        )
+        return out
+
+    return warp
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("pipe", PIPES)
+def test_blocks_of_the_kernels_compute_the_same_as_the_cpu(blocks, pipe, dtype, layout) -> None:
+    """All of the CUDA path but launches: its index functions, weights and order of phases."""
+    for seed, shape in enumerate(SHAPES):
+        images, drawn = case(shape, pipe, dtype, layout, seed)
+        if shape[0] > 3 and "geometry" in drawn:
+            drawn["geometry"][0] = torch.diag(torch.tensor([3.1, 0.4, 1]))
+            drawn["geometry"][1] = torch.eye(3)
+            drawn["geometry"][1, :2, 2] = torch.tensor([2.0, -1])  # a shift, where there are pixels enough
+            drawn["geometry"][2, 1] = drawn["geometry"][2, 0]  # all on a line
+            drawn["geometry"][3, 0, 0] = float("nan")
+        parts = [drawn.get(name, torch.empty((0, *shape), dtype=dtype)) for name, shape in fused.WARPS.items()]
+        for transposed, offset in ((False, True), (False, False), (True, False)):
+            given = (images, *parts, transposed, offset)
+            torch.testing.assert_close(
+                blocks(*given), fused.warp(*given), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype], equal_nan=True
+            )
+
+
+@pytest.mark.slow
+def test_the_cuda_library_is_built_and_registers() -> None:
+    """For sm_80 and sm_90; it runs in the tests that need a GPU."""
+    build_ops(LIBRARY, "cuda")
+    torch.ops.load_library(str(LIBRARY.path("cuda")))
+    for name in LIBRARY.ops:
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"gancore_ada::{name}", "CUDA")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("pipe", PIPES)
+def test_the_gpu_computes_what_the_reference_does(pipe, dtype, layout) -> None:
+    build_ops(LIBRARY, "cuda")
+    for seed, shape in enumerate((*SHAPES, (2, 3, 130, 70))):
+        images, drawn = case(shape, pipe, dtype, layout, seed)
+        on_device = {name: value.cuda() for name, value in drawn.items()}
+        agree(images.cuda(), on_device, max(TOLERANCE[dtype], 1e-4 if dtype == torch.float32 else 0))
+        again = [functional.apply(images.cuda(), on_device) for _ in range(2)]
+        assert torch.equal(*again)
+
+
+@pytest.mark.gpu
+def test_gradients_of_any_order_on_the_gpu() -> None:
+    build_ops(LIBRARY, "cuda")
+    images, drawn = case((2, 3, 4, 6))
+    leaf, drawn = images.cuda().requires_grad_(), {name: value.cuda() for name, value in drawn.items()}
+
+    def augmented(x):
+        return functional.apply(x, drawn)
+
+    assert torch.autograd.gradcheck(augmented, (leaf,))
+    assert torch.autograd.gradgradcheck(lambda x: augmented(x) ** 2, (leaf,))
+
+
+@pytest.mark.gpu
+def test_draws_on_the_gpu() -> None:
+    """Of the same numbers, by one kernel, and without a wait for the device."""
+    build_ops(LIBRARY, "cuda")
+    ops = dict.fromkeys(functional.OPS, 1.0)
+    numbers = functional.numbers(300, generator=torch.Generator().manual_seed(0))
+    found, expected = (
+        fused.compose(
+            *(part.to(device) for part in numbers),
+            torch.tensor(0.6, device=device),
+            ops,
+            functional.PAPER,
+            (300, 3, 16, 24),
+            exact=False,
+            doubles=True,
+        )
+        for device in ("cuda", "cpu")
+    )
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name].cpu(), value, rtol=1e-5, atol=1e-5)
+    generator, p = torch.Generator("cuda").manual_seed(0), torch.tensor(0.6, device="cuda")
+    images = torch.zeros(4, 3, 32, 32, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        functional.augment(images, p, ops, generator=generator)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

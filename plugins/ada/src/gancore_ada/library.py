@@ -8,6 +8,7 @@ LIBRARY = OpLibrary(
     name="gancore_ada",
     package="gancore_ada",
     cpu=("csrc/warp.cpp", "csrc/compose.cpp"),
+    cuda=("csrc/cuda.cu", "csrc/bind_cuda.cpp"),
     ops={
         "warp": "geometry, colour and cutout of a batch, or their transpose",
         "compose": "the parameters and matrices of a batch from its random numbers",

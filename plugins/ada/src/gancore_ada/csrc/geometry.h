@@ -20,12 +20,12 @@ constexpr int kTaps = 12;
 template <typename W>
 struct Lowpass {
   W taps[kTaps];
-  constexpr W operator[](int k) const { return taps[k]; }
+  GAN_HD constexpr W operator[](int k) const { return taps[k]; }
 };
 
 // sym6, of sum `sum`.
 template <typename W>
-constexpr Lowpass<W> lowpass(double sum) {
+GAN_HD constexpr Lowpass<W> lowpass(double sum) {
   constexpr double sym6[kTaps] = {
       0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633,
       0.4910559419267466,   0.787641141030194,     0.3379294217276218,   -0.07263752278646252,

@@ -42,32 +42,43 @@ using W = float;
 #include "rows.h"
 }  // namespace stored_f16
 
-// The loops for a stored type, and colours or grey.
-#define KIND(NAME, NUMBERS, STORED, LANES)                  \
-  struct NAME {                                             \
-    using T = STORED::T;                                    \
-    using W = STORED::W;                                    \
-    static constexpr int kLanes = LANES;                    \
-    static constexpr auto combine6 = NUMBERS::combine6;     \
-    static constexpr auto combine12 = NUMBERS::combine12;   \
-    static constexpr auto locate = NUMBERS::locate;         \
-    static constexpr auto look = NUMBERS::look##LANES;      \
-    static constexpr auto spread = NUMBERS::spread##LANES;  \
-    static constexpr auto interleave = NUMBERS::interleave##LANES; \
-    static constexpr auto separate = NUMBERS::separate##LANES;     \
-    static constexpr auto colour = NUMBERS::colour##LANES;  \
-    static constexpr auto load = STORED::load##LANES;       \
-    static constexpr auto store = STORED::store##LANES;     \
+// The loops in numbers of a type, for colours (4) or grey (1).
+#define NUMBERS(NAME, FROM, LANES)                         \
+  struct NAME {                                            \
+    using W = FROM::W;                                     \
+    static constexpr int kLanes = LANES;                   \
+    static constexpr auto combine6 = FROM::combine6;       \
+    static constexpr auto combine12 = FROM::combine12;     \
+    static constexpr auto locate = FROM::locate;           \
+    static constexpr auto look = FROM::look##LANES;        \
+    static constexpr auto spread = FROM::spread##LANES;    \
+    static constexpr auto interleave = FROM::interleave##LANES; \
+    static constexpr auto separate = FROM::separate##LANES;     \
+    static constexpr auto colour = FROM::colour##LANES;    \
   };
 
-KIND(ColourF32, numbers_f32, stored_f32, 4)
-KIND(ColourF64, numbers_f64, stored_f64, 4)
-KIND(ColourBf16, numbers_f32, stored_bf16, 4)
-KIND(ColourF16, numbers_f32, stored_f16, 4)
-KIND(GreyF32, numbers_f32, stored_f32, 1)
-KIND(GreyF64, numbers_f64, stored_f64, 1)
-KIND(GreyBf16, numbers_f32, stored_bf16, 1)
-KIND(GreyF16, numbers_f32, stored_f16, 1)
+NUMBERS(Colours32, numbers_f32, 4)
+NUMBERS(Colours64, numbers_f64, 4)
+NUMBERS(Greys32, numbers_f32, 1)
+NUMBERS(Greys64, numbers_f64, 1)
+
+// The loops for a stored type.
+#define STORED(NAME, FROM, NUMBERS, LANES)           \
+  struct NAME : NUMBERS {                            \
+    using Numbers = NUMBERS;                         \
+    using T = FROM::T;                               \
+    static constexpr auto load = FROM::load##LANES;   \
+    static constexpr auto store = FROM::store##LANES; \
+  };
+
+STORED(ColourF32, stored_f32, Colours32, 4)
+STORED(ColourF64, stored_f64, Colours64, 4)
+STORED(ColourBf16, stored_bf16, Colours32, 4)
+STORED(ColourF16, stored_f16, Colours32, 4)
+STORED(GreyF32, stored_f32, Greys32, 1)
+STORED(GreyF64, stored_f64, Greys64, 1)
+STORED(GreyBf16, stored_bf16, Greys32, 1)
+STORED(GreyF16, stored_f16, Greys32, 1)
 
 // What is done to one image; null for what is left out.
 template <typename W>
@@ -96,7 +107,7 @@ class Image {
       Lookup<W> look = lookup_of(parts.geometry);
       W* turned = parts.transposed ? scratch_.out.zeros(pixels() * K::kLanes)
                                    : scratch_.out.take(pixels() * K::kLanes);
-      Resampler<K>(look, rows_, columns_, scratch_).run(image, turned, parts.transposed);
+      Resampler<typename K::Numbers>(look, rows_, columns_, scratch_).run(image, turned, parts.transposed);
       image = turned;
     }
     if (!parts.transposed) {
