@@ -1,4 +1,4 @@
-"""The methods and networks that come with gancore, registered through the hooks that any plugin uses."""
+"""Methods, networks and operations that come with gancore, registered through the hooks that any plugin uses."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from gancore.builtins import options
 from gancore.hookspecs import hookimpl
 from gancore.networks.builtin import BUILTIN as NETWORKS
 from gancore.networks.spec import NetworkSpec
+from gancore.ops.core import LIBRARY
+from gancore.ops.library import OpLibrary
 from gancore.specs import Claims, Clash, MethodSpec, Need
 
 DEFAULT_OBJECTIVE = "nonsaturating"
@@ -139,3 +141,8 @@ def register_methods(register: Callable[[MethodSpec], None]) -> None:
 def register_networks(register: Callable[[NetworkSpec], None]) -> None:
     for spec in NETWORKS:
         register(spec)
+
+
+@hookimpl
+def register_ops(register: Callable[[OpLibrary], None]) -> None:
+    register(LIBRARY)

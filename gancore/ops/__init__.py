@@ -13,9 +13,13 @@ from typing import Any
 
 from gancore.ops.library import MODES, OpLibrary
 
-__all__ = ["MODES", "OpLibrary", "define", "ready", "using"]
+__all__ = ["MODES", "OpLibrary", "bias_act", "define", "ready", "upfirdn2d", "using"]
 
-_HOMES = {name: "gancore.ops.runtime" for name in ("define", "ready", "using")}
+_HOMES = {
+    **{name: "gancore.ops.runtime" for name in ("define", "ready", "using")},
+    "bias_act": "gancore.ops.activation",
+    "upfirdn2d": "gancore.ops.resampling",
+}
 
 
 def __getattr__(name: str) -> Any:

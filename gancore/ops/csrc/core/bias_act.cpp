@@ -1,0 +1,386 @@
+// Bias and activation on the CPU: one pass forwards, one backwards with the sums over the bias's dimension.
+//
+// Memory is (outer, channels, inner). Where inner is long, a row has one bias; where it is short, as with channels
+// last, the biases of many elements are laid out once and a stretch of memory goes along them.
+#include "activation.h"
+#include "bias_act_binding.h"
+
+#include <gancore/memory.h>
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <tuple>
+#include <vector>
+
+using gancore::Bf16;
+using torch::headeronly::Half;
+
+namespace core {
+namespace {
+
+constexpr int64_t kBlock = 1024;    // elements that biases are laid out for, or that are converted at once
+constexpr int64_t kRounds = 64;     // tiles summed in float before they join sums in double
+constexpr int64_t kLongRow = 64;
+constexpr int64_t kWidest = 32768;  // channels * inner, for a tile
+constexpr int64_t kUnits = 64;      // parts of a tensor: sums do not depend on the number of threads
+constexpr int kLanes = 32;
+
+// Loops over a stretch of memory as functions of their own, so that each is compiled for several processors. A tile
+// has a bias an element, a row has one for all. `sums` gains the gradient of every element, before it is rounded.
+template <typename T, template <typename> class Act>
+struct Tile {
+  static constexpr bool kThere = false;
+};
+
+#define TILE(T, NAME, ACT)                                                                                        \
+  GAN_CLONES void tile_##NAME##ACT(T* __restrict out, const T* __restrict in,                                     \
+                                   const gancore::Number<T>::Wide* __restrict bias, int64_t n,                    \
+                                   Settings<gancore::Number<T>::Wide> s) {                                        \
+    for (int64_t i = 0; i < n; ++i) out[i] = forward<T, ACT>(in[i], bias[i], s);                                  \
+  }                                                                                                               \
+  GAN_CLONES void tile_back_##NAME##ACT(T* __restrict out, gancore::Number<T>::Wide* __restrict sums,             \
+                                        const T* __restrict gradient, const T* __restrict saved,                  \
+                                        const gancore::Number<T>::Wide* __restrict bias, int64_t n,               \
+                                        Settings<gancore::Number<T>::Wide> s) {                                   \
+    for (int64_t i = 0; i < n; ++i) {                                                                             \
+      gancore::Number<T>::Wide value = backward<T, ACT>(gradient[i], saved[i], bias[i], s);                       \
+      sums[i] += value;                                                                                           \
+      out[i] = gancore::Number<T>::store(value);                                                                  \
+    }                                                                                                             \
+  }                                                                                                               \
+  template <>                                                                                                     \
+  struct Tile<T, ACT> {                                                                                           \
+    static constexpr bool kThere = true;                                                                          \
+    static constexpr auto forward = tile_##NAME##ACT;                                                             \
+    static constexpr auto backward = tile_back_##NAME##ACT;                                                       \
+  };
+
+#define TILES(ACT)       \
+  TILE(float, f32, ACT)  \
+  TILE(double, f64, ACT)
+
+TILES(Piecewise)
+TILES(Tanh)
+TILES(Sigmoid)
+TILES(Elu)
+TILES(Softplus)
+TILES(Swish)
+TILE(Bf16, bf16, Piecewise)
+
+// Rows, where memory and not arithmetic is what takes time.
+template <typename T>
+struct Row {
+  static constexpr bool kThere = false;
+};
+
+#define ROW(T, NAME)                                                                                              \
+  GAN_CLONES void row_##NAME(T* __restrict out, const T* __restrict in, gancore::Number<T>::Wide bias, int64_t n, \
+                             Settings<gancore::Number<T>::Wide> s) {                                              \
+    for (int64_t i = 0; i < n; ++i) out[i] = forward<T, Piecewise>(in[i], bias, s);                               \
+  }                                                                                                               \
+  GAN_CLONES double row_back_##NAME(T* __restrict out, const T* __restrict gradient, const T* __restrict saved,   \
+                                    int64_t n, Settings<gancore::Number<T>::Wide> s) {                            \
+    using W = gancore::Number<T>::Wide;                                                                           \
+    W parts[kLanes] = {};                                                                                         \
+    int64_t i = 0;                                                                                                \
+    for (; i + kLanes <= n; i += kLanes) {                                                                        \
+      for (int l = 0; l < kLanes; ++l) {                                                                          \
+        W value = backward<T, Piecewise>(gradient[i + l], saved[i + l], W(0), s);                                 \
+        parts[l] += value;                                                                                        \
+        out[i + l] = gancore::Number<T>::store(value);                                                            \
+      }                                                                                                           \
+    }                                                                                                             \
+    double total = 0;                                                                                             \
+    for (int l = 0; l < kLanes; ++l) total += parts[l];                                                           \
+    for (; i < n; ++i) {                                                                                          \
+      W value = backward<T, Piecewise>(gradient[i], saved[i], W(0), s);                                           \
+      total += value;                                                                                             \
+      out[i] = gancore::Number<T>::store(value);                                                                  \
+    }                                                                                                             \
+    return total;                                                                                                 \
+  }                                                                                                               \
+  template <>                                                                                                     \
+  struct Row<T> {                                                                                                 \
+    static constexpr bool kThere = true;                                                                          \
+    static constexpr auto forward = row_##NAME;                                                                   \
+    static constexpr auto backward = row_back_##NAME;                                                             \
+  };
+
+ROW(float, f32)
+ROW(double, f64)
+ROW(Bf16, bf16)
+
+#define CONVERT(T, NAME)                                                                         \
+  GAN_CLONES void load_##NAME(float* __restrict out, const T* __restrict in, int64_t n) {        \
+    for (int64_t i = 0; i < n; ++i) out[i] = gancore::Number<T>::load(in[i]);                    \
+  }                                                                                              \
+  GAN_CLONES void store_##NAME(T* __restrict out, const float* __restrict in, int64_t n) {       \
+    for (int64_t i = 0; i < n; ++i) out[i] = gancore::Number<T>::store(in[i]);                   \
+  }                                                                                              \
+  inline void load(float* out, const T* in, int64_t n) { load_##NAME(out, in, n); }              \
+  inline void store(T* out, const float* in, int64_t n) { store_##NAME(out, in, n); }
+
+CONVERT(Bf16, bf16)
+CONVERT(Half, f16)
+
+// One type and activation: by its own loops, or by those of float and of tiles.
+template <typename T, template <typename> class Act>
+struct Loops {
+  using T_ = T;
+  using W = typename gancore::Number<T>::Wide;
+  static constexpr bool kRows = Row<T>::kThere && Act<W>::kKeepsOutput;
+
+  static void tile(T* out, const T* in, const W* bias, int64_t n, const Settings<W>& s) {
+    if constexpr (Tile<T, Act>::kThere) {
+      Tile<T, Act>::forward(out, in, bias, n, s);
+    } else {
+      float given[kBlock], made[kBlock];
+      for (int64_t i = 0; i < n; i += kBlock) {
+        int64_t m = std::min(kBlock, n - i);
+        load(given, in + i, m);
+        Tile<float, Act>::forward(made, given, bias + i, m, s);
+        store(out + i, made, m);
+      }
+    }
+  }
+
+  static void tile_back(T* out, W* sums, const T* gradient, const T* saved, const W* bias, int64_t n,
+                        const Settings<W>& s) {
+    if constexpr (Tile<T, Act>::kThere) {
+      Tile<T, Act>::backward(out, sums, gradient, saved, bias, n, s);
+    } else {
+      float given[kBlock], known[kBlock], made[kBlock];
+      for (int64_t i = 0; i < n; i += kBlock) {
+        int64_t m = std::min(kBlock, n - i);
+        load(given, gradient + i, m);
+        load(known, saved + i, m);
+        Tile<float, Act>::backward(made, sums + i, given, known, bias + i, m, s);
+        store(out + i, made, m);
+      }
+    }
+  }
+
+  // At most kBlock elements.
+  static void row(T* out, const T* in, W bias, int64_t n, const Settings<W>& s) {
+    if constexpr (kRows) {
+      Row<T>::forward(out, in, bias, n, s);
+    } else {
+      W biases[kBlock];
+      std::fill_n(biases, n, bias);
+      tile(out, in, biases, n, s);
+    }
+  }
+
+  static double row_back(T* out, const T* gradient, const T* saved, W bias, int64_t n, const Settings<W>& s) {
+    if constexpr (kRows) {
+      return Row<T>::backward(out, gradient, saved, n, s);
+    } else {
+      W biases[kBlock], sums[kBlock] = {};
+      std::fill_n(biases, n, bias);
+      tile_back(out, sums, gradient, saved, biases, n, s);
+      double total = 0;
+      for (int64_t i = 0; i < n; ++i) total += sums[i];
+      return total;
+    }
+  }
+};
+
+// The loops of one type and activation, chosen once a call.
+template <typename T>
+struct Chosen {
+  using W = typename gancore::Number<T>::Wide;
+  decltype(&Loops<T, Piecewise>::tile) tile;
+  decltype(&Loops<T, Piecewise>::tile_back) tile_back;
+  decltype(&Loops<T, Piecewise>::row) row;
+  decltype(&Loops<T, Piecewise>::row_back) row_back;
+};
+
+template <typename T, template <typename> class Act>
+Chosen<T> of() {
+  using L = Loops<T, Act>;
+  return {L::tile, L::tile_back, L::row, L::row_back};
+}
+
+template <typename T>
+Chosen<T> choose(int64_t kind) {
+  switch (kind) {
+    case kPiecewise: return of<T, Piecewise>();
+    case kTanh: return of<T, Tanh>();
+    case kSigmoid: return of<T, Sigmoid>();
+    case kElu: return of<T, Elu>();
+    case kSoftplus: return of<T, Softplus>();
+    case kSwish: return of<T, Swish>();
+    default: STD_TORCH_CHECK(false, "kind = ", kind, ": no such activation");
+  }
+  return {};
+}
+
+// How a tensor is gone through: rows of one bias each, or tiles; in units that threads share out.
+class Walk {
+ public:
+  explicit Walk(const Split& split) : shape_(split) {
+    period_ = shape_.channels * shape_.inner;
+    tiled_ = shape_.inner == 1 || (shape_.inner < kLongRow && period_ <= kWidest);
+    tile_ = std::max<int64_t>(1, kBlock / std::max<int64_t>(period_, 1)) * period_;
+    units_ = std::min(shape_.outer, kUnits);
+  }
+
+  bool tiled() const { return tiled_; }
+  int64_t units() const { return units_; }
+  int64_t tile() const { return tile_; }
+  int64_t channel(int64_t place) const { return place % period_ / shape_.inner; }
+  int64_t first(int64_t unit) const { return unit * shape_.outer / units_; }
+
+  // The biases of a tile, or one a channel.
+  template <typename W>
+  std::vector<W> biases(const W* bias) const {
+    std::vector<W> found(static_cast<size_t>(tiled_ ? tile_ : shape_.channels), W(0));
+    if (bias)
+      for (size_t i = 0; i < found.size(); ++i) found[i] = bias[tiled_ ? channel(static_cast<int64_t>(i)) : i];
+    return found;
+  }
+
+  // call(place in memory, elements, place in biases), in order.
+  template <typename F>
+  void each(int64_t unit, const F& call) const {
+    int64_t begin = first(unit) * period_, end = first(unit + 1) * period_;
+    if (tiled_) {
+      for (int64_t at = begin; at < end; at += tile_) call(at, std::min(tile_, end - at), int64_t(0));
+      return;
+    }
+    for (int64_t row = begin; row < end; row += shape_.inner) {
+      int64_t c = row / shape_.inner % shape_.channels;
+      for (int64_t at = 0; at < shape_.inner; at += kBlock) call(row + at, std::min(kBlock, shape_.inner - at), c);
+    }
+  }
+
+ private:
+  Split shape_;
+  int64_t period_, tile_, units_;
+  bool tiled_;
+};
+
+template <typename T>
+void run_forward(const Walk& walk, const Chosen<T>& loops, const Tensor& in, const void* bias, Tensor& out,
+                 const Settings<typename Chosen<T>::W>& s) {
+  using W = typename Chosen<T>::W;
+  const T* from = reinterpret_cast<const T*>(in.data_ptr());
+  T* to = reinterpret_cast<T*>(out.data_ptr());
+  gancore::advise_huge_pages(to, static_cast<size_t>(in.numel()) * sizeof(T));
+  std::vector<W> biases = walk.biases(static_cast<const W*>(bias));
+  torch::stable::parallel_for(0, walk.units(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t unit = begin; unit < end; ++unit) {
+      walk.each(unit, [&](int64_t at, int64_t n, int64_t place) {
+        const W* b = biases.data() + place;
+        walk.tiled() ? loops.tile(to + at, from + at, b, n, s) : loops.row(to + at, from + at, *b, n, s);
+      });
+    }
+  });
+}
+
+// `sums`: one a channel, or null.
+template <typename T>
+void run_backward(const Walk& walk, const Chosen<T>& loops, const Tensor& gradient, const Tensor& saved,
+                  const void* bias, Tensor& out, void* sums, int64_t channels,
+                  const Settings<typename Chosen<T>::W>& s) {
+  using W = typename Chosen<T>::W;
+  const T* g = reinterpret_cast<const T*>(gradient.data_ptr());
+  const T* known = reinterpret_cast<const T*>(saved.data_ptr());
+  T* to = reinterpret_cast<T*>(out.data_ptr());
+  gancore::advise_huge_pages(to, static_cast<size_t>(gradient.numel()) * sizeof(T));
+  std::vector<W> biases = walk.biases(static_cast<const W*>(bias));
+  std::vector<double> parts(static_cast<size_t>(walk.units() * channels), 0.0);
+  torch::stable::parallel_for(0, walk.units(), 1, [&](int64_t begin, int64_t end) {
+    std::vector<W> lanes(static_cast<size_t>(walk.tiled() ? walk.tile() : 0));
+    for (int64_t unit = begin; unit < end; ++unit) {
+      double* part = parts.data() + unit * channels;
+      int64_t rounds = 0;
+      auto join = [&] {
+        if (sums)
+          for (int64_t i = 0; i < walk.tile(); ++i) part[walk.channel(i)] += lanes[static_cast<size_t>(i)];
+        std::fill(lanes.begin(), lanes.end(), W(0));
+      };
+      walk.each(unit, [&](int64_t at, int64_t n, int64_t place) {
+        const W* b = biases.data() + place;
+        if (!walk.tiled()) {
+          part[place] += loops.row_back(to + at, g + at, known + at, *b, n, s);
+          return;
+        }
+        loops.tile_back(to + at, lanes.data(), g + at, known + at, b, n, s);
+        if (++rounds % kRounds == 0) join();
+      });
+      if (walk.tiled()) join();
+    }
+  });
+  if (!sums) return;
+  for (int64_t c = 0; c < channels; ++c) {
+    double total = 0;
+    for (int64_t unit = 0; unit < walk.units(); ++unit) total += parts[static_cast<size_t>(unit * channels + c)];
+    static_cast<W*>(sums)[c] = W(total);
+  }
+}
+
+template <typename F>
+void with_type(ScalarType type, const F& run) {
+  switch (type) {
+    case ScalarType::Float: return run(float());
+    case ScalarType::Double: return run(double());
+    case ScalarType::BFloat16: return run(Bf16());
+    case ScalarType::Half: return run(Half());
+    default: STD_TORCH_CHECK(false, "expected float32, float64, bfloat16 or float16");
+  }
+}
+
+Split split_for(const Tensor& x, bool needed, int64_t dim, bool channels_last) {
+  if (needed) return split(x, dim, channels_last);
+  Split flat;
+  flat.outer = x.numel();
+  return flat;
+}
+
+Tensor bias_act(const Tensor& x, std::optional<Tensor> bias, int64_t kind, double alpha, double gain, double clamp,
+                int64_t dim) {
+  check(x, bias, dim);
+  bool last = is_channels_last(x);
+  Tensor in = laid_out(x, last), out = torch::stable::empty_like(in);
+  if (x.numel() == 0) return out;
+  std::optional<Tensor> held;
+  if (bias) held = torch::stable::contiguous(*bias);
+  Walk walk(split_for(x, bias.has_value(), dim, last));
+  with_type(x.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    run_forward<T>(walk, choose<T>(kind), in, held ? held->data_ptr() : nullptr, out,
+                   settings_of<T>(alpha, gain, clamp));
+  });
+  return out;
+}
+
+std::tuple<Tensor, Tensor> bias_act_grad(const Tensor& gradient, const Tensor& saved, std::optional<Tensor> bias,
+                                         bool summed, int64_t kind, double alpha, double gain, double clamp,
+                                         int64_t dim) {
+  check(saved, bias, dim);
+  STD_TORCH_CHECK(gradient.scalar_type() == saved.scalar_type(), "gradient: expected the type of the values");
+  bool last = is_channels_last(saved);
+  Tensor known = laid_out(saved, last), from = laid_out(gradient, last), out = torch::stable::empty_like(known);
+  int64_t channels = summed ? saved.size(dim) : 0;
+  Tensor sums = torch::stable::new_zeros(saved, {channels}, wide_of(saved));
+  if (saved.numel() == 0) return {out, sums};
+  std::optional<Tensor> held;
+  if (bias) held = torch::stable::contiguous(*bias);
+  Walk walk(split_for(saved, summed || bias, dim, last));
+  with_type(saved.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    run_backward<T>(walk, choose<T>(kind), from, known, held ? held->data_ptr() : nullptr, out,
+                    summed ? sums.data_ptr() : nullptr, summed || bias ? saved.size(dim) : 1,
+                    settings_of<T>(alpha, gain, clamp));
+  });
+  return {out, sums};
+}
+
+}  // namespace
+}  // namespace core
+
+STABLE_TORCH_LIBRARY_IMPL(gancore, CPU, m) {
+  m.impl("bias_act", TORCH_BOX(&core::bias_act));
+  m.impl("bias_act_grad", TORCH_BOX(&core::bias_act_grad));
+}
