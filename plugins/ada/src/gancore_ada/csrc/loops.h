@@ -3,14 +3,31 @@
 
 typedef W Four __attribute__((vector_size(4 * sizeof(W))));
 
-// out = sum of weights[t] * in[t], each of n numbers.
-GAN_CLONES void combine6(W* __restrict out, const W* const* in, const W* weights, int64_t n) {
+// even = sum of evens[t] * in[t], odd = sum of odds[t] * in[t] over six lines of n numbers.
+GAN_CLONES void combine6(W* __restrict even, W* __restrict odd, const W* const* in, const W* evens, const W* odds,
+                         int64_t n) {
   const W *a = in[0], *b = in[1], *c = in[2], *d = in[3], *e = in[4], *f = in[5];
-  W wa = weights[0], wb = weights[1], wc = weights[2], wd = weights[3], we = weights[4], wf = weights[5];
-  for (int64_t i = 0; i < n; ++i)
-    out[i] = (wa * a[i] + wb * b[i]) + (wc * c[i] + wd * d[i]) + (we * e[i] + wf * f[i]);
+  W ea = evens[0], eb = evens[1], ec = evens[2], ed = evens[3], ee = evens[4], ef = evens[5];
+  W oa = odds[0], ob = odds[1], oc = odds[2], od = odds[3], oe = odds[4], of = odds[5];
+  for (int64_t i = 0; i < n; ++i) {
+    even[i] = (ea * a[i] + eb * b[i]) + (ec * c[i] + ed * d[i]) + (ee * e[i] + ef * f[i]);
+    odd[i] = (oa * a[i] + ob * b[i]) + (oc * c[i] + od * d[i]) + (oe * e[i] + of * f[i]);
+  }
 }
 
+// The same over seven lines, of which even takes the last six and odd the first.
+GAN_CLONES void combine7(W* __restrict even, W* __restrict odd, const W* const* in, const W* evens, const W* odds,
+                         int64_t n) {
+  const W *a = in[0], *b = in[1], *c = in[2], *d = in[3], *e = in[4], *f = in[5], *g = in[6];
+  W ea = evens[0], eb = evens[1], ec = evens[2], ed = evens[3], ee = evens[4], ef = evens[5];
+  W oa = odds[0], ob = odds[1], oc = odds[2], od = odds[3], oe = odds[4], of = odds[5];
+  for (int64_t i = 0; i < n; ++i) {
+    even[i] = (ea * b[i] + eb * c[i]) + (ec * d[i] + ed * e[i]) + (ee * f[i] + ef * g[i]);
+    odd[i] = (oa * a[i] + ob * b[i]) + (oc * c[i] + od * d[i]) + (oe * e[i] + of * f[i]);
+  }
+}
+
+// out = sum of weights[t] * in[t] over twelve lines.
 GAN_CLONES void combine12(W* __restrict out, const W* const* in, const W* weights, int64_t n) {
   const W *a = in[0], *b = in[1], *c = in[2], *d = in[3], *e = in[4], *f = in[5];
   const W *g = in[6], *h = in[7], *j = in[8], *k = in[9], *l = in[10], *m = in[11];
@@ -21,19 +38,50 @@ GAN_CLONES void combine12(W* __restrict out, const W* const* in, const W* weight
              ((wg * g[i] + wh * h[i]) + (wj * j[i] + wk * k[i]) + (wl * l[i] + wm * m[i]));
 }
 
-// The places step * (first + i) + start of n points: fine pixel and share, see place_of.
-GAN_CLONES void locate(int32_t* __restrict index, W* __restrict share, W step, W start, W first, W low, W high,
-                       int32_t centre, int64_t n) {
-  W top = high - 1;
+// Where the points u, u + 1, ... of a row look, see place_of: x = across.step * u + across.start, y likewise.
+// at: the first of the four fine pixels, where rows of `stride` begin at fine pixel (top, left).
+GAN_CLONES void locate(int32_t* __restrict at, W* __restrict share_x, W* __restrict share_y, const Line<W>& across,
+                       const Line<W>& along, W u, int32_t top, int32_t left, int32_t stride, int64_t n) {
+  W step_x = across.step, start_x = across.start, low_x = across.low, high_x = across.high, top_x = high_x - 1;
+  W step_y = along.step, start_y = along.start, low_y = along.low, high_y = along.high, top_y = high_y - 1;
+  int32_t offset = (along.centre - top) * stride + across.centre - left;
   for (int64_t i = 0; i < n; ++i) {
-    W place = step * (first + static_cast<W>(static_cast<int32_t>(i))) + start;
-    W held = place > low ? place : low;
-    held = held < high ? held : high;
-    W whole = std::floor(held);
-    whole = whole < top ? whole : top;
-    index[i] = static_cast<int32_t>(whole) + centre;
-    share[i] = held - whole;
+    W point = u + static_cast<W>(static_cast<int32_t>(i));
+    W x = step_x * point + start_x, y = step_y * point + start_y;
+    x = x > low_x ? x : low_x;
+    y = y > low_y ? y : low_y;
+    x = x < high_x ? x : high_x;
+    y = y < high_y ? y : high_y;
+    W whole_x = std::floor(x), whole_y = std::floor(y);
+    whole_x = whole_x < top_x ? whole_x : top_x;
+    whole_y = whole_y < top_y ? whole_y : top_y;
+    at[i] = static_cast<int32_t>(whole_y) * stride + static_cast<int32_t>(whole_x) + offset;
+    share_x[i] = x - whole_x;
+    share_y[i] = y - whole_y;
   }
+}
+
+// out[i] = pixel from[i] of a row, 0 where that is negative; and the transpose, which adds.
+GAN_CLONES void pick4(W* __restrict out, const W* __restrict row, const int32_t* from, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    Four value = {};
+    if (from[i] >= 0) value = reinterpret_cast<const Four*>(row)[from[i]];
+    reinterpret_cast<Four*>(out)[i] = value;
+  }
+}
+
+GAN_CLONES void pick1(W* __restrict out, const W* __restrict row, const int32_t* from, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = from[i] < 0 ? W(0) : row[from[i]];
+}
+
+GAN_CLONES void add4(W* __restrict row, const W* __restrict added, const int32_t* to, int64_t n) {
+  for (int64_t i = 0; i < n; ++i)
+    if (to[i] >= 0) reinterpret_cast<Four*>(row)[to[i]] += reinterpret_cast<const Four*>(added)[i];
+}
+
+GAN_CLONES void add1(W* __restrict row, const W* __restrict added, const int32_t* to, int64_t n) {
+  for (int64_t i = 0; i < n; ++i)
+    if (to[i] >= 0) row[to[i]] += added[i];
 }
 
 // Points look up bilinearly: those of even number become `first`, the others `second`, n of each.

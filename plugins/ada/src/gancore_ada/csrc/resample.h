@@ -45,7 +45,14 @@ struct Scratch {
   Buffer<W> fine;                 // of a tile
   Buffer<W> ring, line, even, odd, zero, turned;
   Buffer<W> share_x, share_y;
-  Buffer<int32_t> index_x, index_y, from;
+  Buffer<int32_t> at, from;
+};
+
+// Along an axis, the place of point u is step * u + start, held from low to high; the centre is a fine pixel.
+template <typename W>
+struct Line {
+  W step, start, low, high;
+  int32_t centre;
 };
 
 constexpr int kTile = 64;  // pixels a side
@@ -95,14 +102,14 @@ class Resampler {
 
  private:
   // Pixels [y, y + height) x [x, x + width) of the output, and the fine pixels top … bottom, left … right that their
-  // points look at: pairs of fine columns from 2 pair on.
+  // points look at. They are kept in pairs: of columns from 2 pair on, of rows from the even one at or before top.
   struct Tile {
     int y, x, height, width;
     int top, bottom, left, right, pair, pairs;
     int points_y() const { return 2 * (height + 5); }
     int halves() const { return width + 5; }  // points of even or odd number in a row
     int64_t stride() const { return 2 * int64_t(pairs); }
-    int lines() const { return bottom - top + 1; }
+    int lines() const { return (bottom | 1) - (top & ~1) + 1; }
   };
 
   Tile tile_at(int y, int x) const {
@@ -178,32 +185,21 @@ class Resampler {
       if (extended < 0 || extended >= rows_.extended()) {
         std::fill_n(lifted, length, W(0));
       } else {
-        const W* row = in + int64_t(rows_.pixel(extended)) * columns_.size * L;
-        for (int i = 0; i < t.pairs + 6; ++i)
-          for (int64_t c = 0; c < L; ++c) line[i * L + c] = from[i] < 0 ? W(0) : row[from[i] * L + c];
-        const W *evens[6], *odds[6];
-        for (int q = 0; q < 6; ++q) {
-          evens[q] = line + (5 - q) * L;
-          odds[q] = line + (6 - q) * L;
-        }
-        K::combine6(even, evens, up_half_[1], t.pairs * L);
-        K::combine6(odd, odds, up_half_[0], t.pairs * L);
+        K::pick(line, in + int64_t(rows_.pixel(extended)) * columns_.size * L, from, t.pairs + 6);
+        const W* parts[7];
+        for (int q = 0; q < 7; ++q) parts[q] = line + (6 - q) * L;
+        K::combine7(even, odd, parts, up_half_[1], up_half_[0], t.pairs * L);
         K::interleave(lifted, even, odd, t.pairs);
         clear_outside(t, lifted);
       }
       int middle = extended - 3;
-      for (int odd_row = 0; odd_row < 2; ++odd_row) {
-        int row = 2 * middle + odd_row;
-        if (row < t.top || row > t.bottom) continue;
-        W* to = fine + (row - t.top) * length;
-        if (row < 0 || row >= rows_.fine()) {
-          std::fill_n(to, length, W(0));
-          continue;
-        }
-        const W* rows[6];
-        for (int q = 0; q < 6; ++q) rows[q] = ring + ((middle + 2 + odd_row - q) & 7) * length;
-        K::combine6(to, rows, up_half_[1 - odd_row], length);
-      }
+      if (middle < t.top >> 1) continue;
+      const W* rows[7];
+      for (int q = 0; q < 7; ++q) rows[q] = ring + ((extended - q) & 7) * length;
+      W* to = fine + (2 * middle - (t.top & ~1)) * length;
+      K::combine7(to, to + length, rows, up_half_[1], up_half_[0], length);
+      for (int row = 2 * middle; row < 2 * middle + 2; ++row, to += length)
+        if (row < 0 || row >= rows_.fine()) std::fill_n(to, length, W(0));
     }
   }
 
@@ -223,7 +219,7 @@ class Resampler {
       for (int k = 0; k < kTaps; ++k) {
         int row = 2 * extended - 5 + k;
         bool inside = row >= std::max(t.top, 0) && row <= std::min(t.bottom, rows_.fine() - 1);
-        rows[k] = inside ? fine + (row - t.top) * length : zero;
+        rows[k] = inside ? fine + (row - (t.top & ~1)) * length : zero;
       }
       K::combine12(line, rows, up_, length);
       clear_outside(t, line);
@@ -234,27 +230,25 @@ class Resampler {
         parts[2 * q + 1] = even + (q + 1) * L;
       }
       K::combine12(added, parts, up_, (t.pairs + 6) * L);
-      W* row = out + int64_t(rows_.pixel(extended)) * columns_.size * L;
-      for (int i = 0; i < t.pairs + 6; ++i)
-        if (from[i] >= 0)
-          for (int64_t c = 0; c < L; ++c) row[from[i] * L + c] += added[i * L + c];
+      K::add(out + int64_t(rows_.pixel(extended)) * columns_.size * L, added, from, t.pairs + 6);
     }
   }
 
-  // Where the points of a row look: `at_` in the fine pixels of the tile, with the shares.
+  // Where the points of a row look.
   void locate(const Tile& t, int point) {
     int64_t count = 2 * t.halves();
-    int32_t* x = s_.index_x.take(count);
-    int32_t* y = s_.index_y.take(count);
-    W u = W(first_u(t)), v = W(first_v(t) + point);
-    auto along = [&](const Axis& axis, int32_t* index, W* share, W step, W start) {
-      W low = W(-1 - axis.centre()), high = W(axis.fine() - axis.centre());
-      K::locate(index, share, step, start, u, low, high, axis.centre(), count);
-    };
-    along(columns_, x, s_.share_x.take(count), look_.xx, look_.xy * v + look_.x0);
-    along(rows_, y, s_.share_y.take(count), look_.yx, look_.yy * v + look_.y0);
-    int32_t stride = static_cast<int32_t>(t.stride());
-    for (int64_t i = 0; i < count; ++i) x[i] = (y[i] - t.top) * stride + (x[i] - 2 * t.pair);
+    W v = W(first_v(t) + point);
+    Line<W> across = line_of(columns_, look_.xx, look_.xy * v + look_.x0);
+    Line<W> along = line_of(rows_, look_.yx, look_.yy * v + look_.y0);
+    at_ = s_.at.take(count);
+    share_x_ = s_.share_x.take(count);
+    share_y_ = s_.share_y.take(count);
+    K::locate(at_, share_x_, share_y_, across, along, W(first_u(t)), t.top & ~1, 2 * t.pair,
+              static_cast<int32_t>(t.stride()), count);
+  }
+
+  static Line<W> line_of(const Axis& axis, W step, W start) {
+    return {step, start, W(-1 - axis.centre()), W(axis.fine() - axis.centre()), axis.centre()};
   }
 
   // D L: points look at the fine pixels of a tile and are sampled down, columns first, in a ring of twelve rows.
@@ -266,9 +260,7 @@ class Resampler {
     W* even = s_.even.take(t.halves() * L);
     for (int point = 0; point < t.points_y(); ++point) {
       locate(t, point);
-      int64_t count = 2 * t.halves();
-      K::look(odd, even, fine, s_.index_x.take(count), s_.share_x.take(count), s_.share_y.take(count), t.stride(),
-              t.halves());
+      K::look(odd, even, fine, at_, share_x_, share_y_, t.stride(), t.halves());
       const W* parts[kTaps];
       for (int q = 0; q < 6; ++q) {
         parts[2 * q] = odd + q * L;
@@ -287,30 +279,32 @@ class Resampler {
     W* fine = s_.fine.zeros(t.lines() * t.stride() * L);
     int64_t length = t.width * L;
     const W* zero = s_.zero.zeros(length);
-    W* line = s_.line.zeros(length + 10 * L);
+    W* lines[2] = {s_.line.zeros(2 * (length + 10 * L)), nullptr};
+    lines[1] = lines[0] + length + 10 * L;
     W* odd = s_.odd.take(t.halves() * L);
     W* even = s_.even.take(t.halves() * L);
-    for (int point = 0; point < t.points_y(); ++point) {
+    for (int pair = 0; pair < t.height + 5; ++pair) {
       const W* parts[6];
       for (int q = 0; q < 6; ++q) {
-        int row = point / 2 - q;
+        int row = pair - q;
         bool inside = row >= 0 && row < t.height;
         parts[q] = inside ? in + (int64_t(t.y + row) * columns_.size + t.x) * L : zero;
       }
-      K::combine6(line + 5 * L, parts, down_half_[point % 2], length);
-      for (int q = 0; q < 6; ++q) parts[q] = line + (5 - q) * L;
-      K::combine6(odd, parts, down_half_[0], t.halves() * L);
-      K::combine6(even, parts, down_half_[1], t.halves() * L);
-      locate(t, point);
-      int64_t count = 2 * t.halves();
-      K::spread(fine, odd, even, s_.index_x.take(count), s_.share_x.take(count), s_.share_y.take(count), t.stride(),
-                t.halves());
+      K::combine6(lines[0] + 5 * L, lines[1] + 5 * L, parts, down_half_[0], down_half_[1], length);
+      for (int side = 0; side < 2; ++side) {
+        for (int q = 0; q < 6; ++q) parts[q] = lines[side] + (5 - q) * L;
+        K::combine6(odd, even, parts, down_half_[0], down_half_[1], t.halves() * L);
+        locate(t, 2 * pair + side);
+        K::spread(fine, odd, even, at_, share_x_, share_y_, t.stride(), t.halves());
+      }
     }
   }
 
   const Lookup<W>& look_;
   const Axis &rows_, &columns_;
   Scratch<W>& s_;
+  int32_t* at_ = nullptr;
+  W *share_x_ = nullptr, *share_y_ = nullptr;
   W down_[kTaps], up_[kTaps], down_half_[2][kTaps / 2], up_half_[2][kTaps / 2];
 };
 
