@@ -8,6 +8,12 @@ LIBRARY = OpLibrary(
     name="gancore",
     package="gancore.ops",
     cpu=("csrc/core/bias_act.cpp", "csrc/core/upfirdn2d.cpp"),
+    cuda=(
+        "csrc/core/bias_act.cu",
+        "csrc/core/bias_act_cuda.cpp",
+        "csrc/core/upfirdn2d.cu",
+        "csrc/core/upfirdn2d_cuda.cpp",
+    ),
     ops={
         "bias_act": "bias, activation, gain and clamp in one pass; one backwards too, with the sums for the bias",
         "upfirdn2d": "images with zeros inserted, padded, filtered and thinned out, without the zeros",

@@ -69,9 +69,8 @@ class OpLibrary:
         """Of everything that decides what is built: sources and headers, torch, kind of processor, flags."""
         digest = hashlib.sha256()
         folders = dict.fromkeys(path.parent for path in self.sources(device))
-        headers = (
-            path for folder in [COMMON / "gancore", *folders] for path in sorted(folder.glob("**/*.*h"))
-        )  # .h, .cuh
+        places = [COMMON / "gancore", *folders]
+        headers = (path for folder in places for path in sorted(folder.glob("**/*.*h")))  # .h, .cuh
         files = [*self.sources(device), *headers]
         for path in files:
             try:

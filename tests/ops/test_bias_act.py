@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gancore.ops import bias_act, using
+from gancore.ops import bias_act, ready, using
 from gancore.ops.activation import ACTIVATIONS, _gradient, _operation
 from gancore.ops.core import LIBRARY
 from gancore.testing import build_ops
@@ -239,8 +239,6 @@ def test_what_it_does_not_take_goes_the_reference_way(fused) -> None:
         with using("off"):
             assert torch.equal(found, bias_act(x, bias, **options))
     huge = torch.empty((1, 1, 1, 1)).expand(2**16, 1, 2**8, 2**8)
-    from gancore.ops import ready
-
     assert not ready(LIBRARY, huge)
 
 
@@ -294,3 +292,45 @@ def test_it_compiles(fused) -> None:
         ):
             torch.testing.assert_close(ours, theirs)
         torch._dynamo.reset()
+
+
+@pytest.mark.slow
+def test_the_cuda_library_is_built_and_registers() -> None:
+    """For sm_80 and sm_90; it runs in the tests that need a GPU."""
+    build_ops(LIBRARY, "cuda")
+    torch.ops.load_library(str(LIBRARY.path("cuda")))
+    for name in LIBRARY.ops:
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"gancore::{name}", "CUDA")
+    assert torch._C._dispatch_has_kernel_for_dispatch_key("gancore::bias_act_grad", "CUDA")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("act", ACTIVATIONS)
+def test_the_gpu_computes_what_the_reference_does(act: str, dtype: torch.dtype) -> None:
+    build_ops(LIBRARY, "cuda")
+    for seed, (shape, dim) in enumerate([*SHAPES, ((16, 70, 33, 40), 1), ((3000, 70), 1), ((2, 5000, 3), 1)]):
+        x, bias = case(shape, dtype, dim, seed, "cuda")
+        for given in layouts(x):
+            agree(given, bias, TOLERANCE[dtype], act=act, dim=dim, clamp=0.75)
+            agree(given, None, TOLERANCE[dtype], act=act, dim=dim)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("act", ACTIVATIONS)
+def test_the_gpu_has_all_derivatives_and_repeats_itself(act: str) -> None:
+    build_ops(LIBRARY, "cuda")
+    x, bias = (value.requires_grad_() for value in case((2, 3, 2, 5), device="cuda"))
+    with using("require"):
+        assert torch.autograd.gradcheck(lambda x, b: bias_act(x, b, act=act, clamp=1.1), (x, bias))
+        assert torch.autograd.gradgradcheck(lambda x, b: bias_act(x, b, act=act, clamp=1.1) ** 2, (x, bias))
+        x, bias = (value.requires_grad_() for value in case((64, 48, 31, 31), torch.float32, device="cuda"))
+        torch.use_deterministic_algorithms(True)
+        try:
+            first, *others = (
+                torch.autograd.grad(bias_act(x, bias, act=act).square().sum(), (x, bias)) for _ in range(4)
+            )
+        finally:
+            torch.use_deterministic_algorithms(False)
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
+import subprocess
 
 import numpy as np
 import pytest
 import torch
 
 from gancore.ops import ready, upfirdn2d, using
+from gancore.ops.build import CPU_FLAGS, toolchain
 from gancore.ops.core import LIBRARY
+from gancore.ops.library import COMMON
 from gancore.ops.resampling import _operation
 from gancore.testing import build_ops
 
@@ -109,21 +113,26 @@ def test_the_usual_settings_keep_a_constant_and_the_size(fused) -> None:
     assert torch.equal(upfirdn2d(x, None, down=(2, 3)), x[..., ::3, ::2])
 
 
+def agree(trial: int, dtype: torch.dtype, device: str = "cpu") -> None:
+    """Values and gradients of both paths in a random case."""
+    x, taps, settings = drawn(trial, dtype, (12, 70), device)
+    found = []
+    for mode in ("require", "off"):
+        with using(mode):
+            leaf = x.detach().requires_grad_()
+            out = upfirdn2d(leaf, taps, **settings)
+            weights = torch.linspace(-1, 1, out.numel()).reshape(out.shape).to(out)
+            found.append((out.detach(), *torch.autograd.grad(out, leaf, weights)))
+    assert found[0][0].dtype == dtype
+    scale = TOLERANCE[dtype] * (1 + float(taps.abs().sum()) ** (2 if taps.dim() == 1 else 1))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=TOLERANCE[dtype], atol=scale)
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_values_and_gradients_are_those_of_the_reference(dtype: torch.dtype, fused) -> None:
     for trial in range(80):
-        x, taps, settings = drawn(trial, dtype, largest=(12, 70))
-        found = []
-        for mode in ("require", "off"):
-            with using(mode):
-                leaf = x.detach().requires_grad_()
-                out = upfirdn2d(leaf, taps, **settings)
-                weights = torch.linspace(-1, 1, out.numel()).reshape(out.shape).to(dtype)
-                found.append((out.detach(), *torch.autograd.grad(out, leaf, weights)))
-        assert found[0][0].dtype == dtype
-        scale = TOLERANCE[dtype] * (1 + float(taps.abs().sum()) ** (2 if taps.dim() == 1 else 1))
-        for ours, theirs in zip(*found, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=TOLERANCE[dtype], atol=scale)
+        agree(trial, dtype)
 
 
 def test_gradients_of_any_order_against_finite_differences(fused) -> None:
@@ -235,3 +244,74 @@ def test_it_compiles(fused) -> None:
         ):
             torch.testing.assert_close(ours, theirs)
         torch._dynamo.reset()
+
+
+KERNEL = """
+#include "core/upfirdn2d.h"
+
+using core::Axis;
+
+extern "C" void resample(const double* in, const double* taps, double* out, const long* x, const long* y,
+                         long separable, long flip) {
+  Axis columns{x[0], x[1], x[2], x[3], x[4], x[5]}, rows{y[0], y[1], y[2], y[3], y[4], y[5]};
+  for (long i = 0; i < rows.out; ++i)
+    for (long j = 0; j < columns.out; ++j)
+      out[i * columns.out + j] = core::resampled<double, double>(
+          in, columns, rows, 1, i, j, taps, separable ? taps : nullptr, separable, flip);
+}
+"""
+
+
+@pytest.mark.slow
+def test_what_a_thread_of_the_gpu_computes(tmp_path) -> None:
+    """The function of one output, compiled for the CPU, over all outputs of a plane."""
+    build_ops(LIBRARY)  # there is a compiler
+    (tmp_path / "kernel.cpp").write_text(KERNEL)
+    built = tmp_path / "kernel.so"
+    command = [toolchain("cpu").compiler, *CPU_FLAGS, "-fvisibility=default", f"-I{COMMON}", "-shared"]
+    subprocess.run([*command, str(tmp_path / "kernel.cpp"), "-o", str(built)], check=True)
+    resample = ctypes.CDLL(str(built)).resample
+    for trial in range(60):
+        x, taps, settings = drawn(trial)
+        plane, taps = x[0, 0].contiguous(), taps.double().contiguous()
+        with using("off"):
+            expected = upfirdn2d(plane[None, None], taps, **{**settings, "gain": 1.0})[0, 0]
+        out = torch.full_like(expected, float("nan"))
+        axes = [
+            torch.tensor([plane.shape[1 - a], out.shape[1 - a], u, d, before, taps.shape[-1 if a == 0 else 0]])
+            for a, (u, d, before) in enumerate(
+                zip(settings["up"], settings["down"], settings["padding"][::2], strict=True)
+            )
+        ]
+        pointers = [ctypes.c_void_p(t.data_ptr()) for t in (plane, taps, out, *axes)]
+        resample(*pointers, ctypes.c_long(taps.dim() == 1), ctypes.c_long(settings["flip"]))
+        torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_the_gpu_computes_what_the_reference_does(dtype: torch.dtype) -> None:
+    build_ops(LIBRARY, "cuda")
+    for trial in range(80):
+        agree(trial, dtype, "cuda")
+    x = torch.randn(3, 5, 70, 130, device="cuda").to(dtype).requires_grad_()
+    taps = torch.randn(12, device="cuda") / 4  # in two passes
+    found = []
+    for mode in ("require", "require", "off"):
+        with using(mode):
+            out = upfirdn2d(x, taps, down=2, padding=5)
+            found.append((out, *torch.autograd.grad(out.square().sum(), x)))
+    for again, ours, theirs in zip(*found, strict=True):
+        assert torch.equal(again, ours)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=30 * TOLERANCE[dtype])
+
+
+@pytest.mark.gpu
+def test_the_gpu_has_derivatives_of_any_order() -> None:
+    build_ops(LIBRARY, "cuda")
+    with using("require"):
+        for trial in range(12):
+            x, taps, settings = drawn(trial, largest=(4, 5), device="cuda")
+            x = x[:1, :1].requires_grad_()
+            assert torch.autograd.gradcheck(lambda x: upfirdn2d(x, taps, **settings), (x,))
+            assert torch.autograd.gradgradcheck(lambda x: upfirdn2d(x, taps, **settings) ** 2, (x,))

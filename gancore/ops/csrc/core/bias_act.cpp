@@ -219,7 +219,7 @@ Chosen<T> choose(int64_t kind) {
 class Walk {
  public:
   explicit Walk(const Split& split) : shape_(split) {
-    period_ = shape_.channels * shape_.inner;
+    period_ = shape_.period();
     tiled_ = shape_.inner == 1 || (shape_.inner < kLongRow && period_ <= kWidest);
     tile_ = std::max<int64_t>(1, kBlock / std::max<int64_t>(period_, 1)) * period_;
     units_ = std::min(shape_.outer, kUnits);
@@ -228,7 +228,7 @@ class Walk {
   bool tiled() const { return tiled_; }
   int64_t units() const { return units_; }
   int64_t tile() const { return tile_; }
-  int64_t channel(int64_t place) const { return place % period_ / shape_.inner; }
+  int64_t channel(int64_t place) const { return shape_.channel(place); }
   int64_t first(int64_t unit) const { return unit * shape_.outer / units_; }
 
   // The biases of a tile, or one a channel.
@@ -249,7 +249,7 @@ class Walk {
       return;
     }
     for (int64_t row = begin; row < end; row += shape_.inner) {
-      int64_t c = row / shape_.inner % shape_.channels;
+      int64_t c = channel(row);
       for (int64_t at = 0; at < shape_.inner; at += kBlock) call(row + at, std::min(kBlock, shape_.inner - at), c);
     }
   }

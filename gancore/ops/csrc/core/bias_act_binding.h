@@ -3,6 +3,7 @@
 
 #include "activation.h"
 #include "binding.h"
+#include "split.h"
 
 #include <gancore/half.h>
 
@@ -10,11 +11,6 @@
 #include <optional>
 
 namespace core {
-
-// Memory of x as (outer, channels, inner), channels being the dimension of the bias.
-struct Split {
-  int64_t outer = 1, channels = 1, inner = 1;
-};
 
 inline Split split(const Tensor& x, int64_t dim, bool channels_last) {
   Split found;

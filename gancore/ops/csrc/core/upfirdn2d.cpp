@@ -183,15 +183,13 @@ class Resampler {
   void run(const T* in, T* out) {
     int64_t ready = 0;  // rows that were read
     for (int64_t o = 0; o < plan_.y.out; ++o) {
-      int64_t tap = plan_.y.first_tap(o), first = plan_.y.first_sample(o), count = plan_.y.count(o);
-      int64_t begin = std::max<int64_t>(first, 0), end = std::min(first + count, plan_.y.in);
-      for (ready = std::max(ready, begin); ready < end; ++ready)
+      Met rows(plan_.y, o);
+      for (ready = std::max(ready, rows.begin); ready < rows.end; ++ready)
         hold(in + ready * plan_.x.in * plan_.inner, held(ready));
       T* to = out + o * plan_.row_size();
       W* made = row_.data();
       if constexpr (std::is_same_v<T, W>) made = to;
-      plan_.separable ? add_rows(made, begin, end, tap + (begin - first) * plan_.y.up)
-                      : add_all(made, begin, end, tap + (begin - first) * plan_.y.up);
+      plan_.separable ? add_rows(made, rows) : add_all(made, rows);
       if constexpr (!std::is_same_v<T, W>) K::store(to, made, plan_.row_size());
     }
   }
@@ -210,19 +208,19 @@ class Resampler {
   }
 
   // Separable: rows that were filtered already.
-  void add_rows(W* out, int64_t begin, int64_t end, int64_t tap) {
+  void add_rows(W* out, const Met& rows) {
     int64_t count = 0;
-    for (int64_t i = begin; i < end; ++i, tap += plan_.y.up, ++count) {
+    for (int64_t i = rows.begin, tap = rows.tap; i < rows.end; ++i, tap += plan_.y.up, ++count) {
       from_[size_t(count)] = held(i);
       by_[size_t(count)] = plan_.down_taps[size_t(tap)];
     }
     weigh(out, from_.data(), by_.data(), count, plan_.row_size());
   }
 
-  void add_all(W* out, int64_t begin, int64_t end, int64_t first) {
+  void add_all(W* out, const Met& rows) {
     across(out, [&](const typename Plan<W>::Phase& phase, W* made, int64_t n) {
-      int64_t tap = first, count = 0;
-      for (int64_t i = begin; i < end; ++i, tap += plan_.y.up) {
+      int64_t count = 0;
+      for (int64_t i = rows.begin, tap = rows.tap; i < rows.end; ++i, tap += plan_.y.up) {
         for (int64_t j = 0; j < phase.count; ++j, ++count) {
           from_[size_t(count)] = held(i) + phase.places[size_t(j)];
           by_[size_t(count)] = plan_.down_taps[size_t(tap * plan_.x.taps + phase.tap + j * plan_.x.up)];
