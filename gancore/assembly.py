@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from gancore.augment import Augment, AugmentChain
+from gancore.compute import Compute, choose, choose_device
 from gancore.config import Config
 from gancore.data import open_dataset
 from gancore.data.dataset import Dataset
 from gancore.data.loader import Loader
 from gancore.declaration import Declaration, Declarations
-from gancore.errors import ConfigError, DeviceError, GancoreError, PluginError
+from gancore.errors import ConfigError, GancoreError, PluginError
 from gancore.forward import ForwardOptions
 from gancore.networks.protocols import Discriminator, Generator
 from gancore.networks.spec import NetworkSpec, TapSpec
@@ -42,10 +43,15 @@ class Session:
     plan: StepPlan
     trainer: Trainer
     contexts: dict[str, RunContext]
-    device: torch.device
+    compute: Compute
     threads_before: int
     warnings: list[str]
     operations: dict[str, State]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.compute.device
 
     def close(self) -> None:
         """Stop background reading; give the process the number of threads back that it had."""
@@ -60,7 +66,6 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
     Args:
         progress: called with (done, total) while data is read.
     """
-    device = choose_device(config.compute.device)
     threads_before = torch.get_num_threads()
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
@@ -69,17 +74,20 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
             f"WORLD_SIZE = {os.environ['WORLD_SIZE']}: training on several devices is not there yet; start one "
             "process, without torchrun"
         )
+    choose_device(config.compute.device)  # before data is read
+    dataset = open_dataset(config.data, progress)
+    compute = choose(config.compute, dataset.kind)
+    device, dtype = compute.device, compute.dtype
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.backends.cudnn.deterministic = config.compute.deterministic
-    dataset = open_dataset(config.data, progress)
     if config.train.batch > len(dataset):
         raise ConfigError(
             f"--batch {config.train.batch} is larger than the set '{dataset.name}' ({len(dataset)} images); "
             f"choose at most {len(dataset)}"
         )
     spec = registry.network(config.network_name)
-    generator, discriminator = build_networks(config, spec, dataset, device)
+    generator, discriminator = build_networks(config, spec, dataset, compute)
     active = {name: chosen for name, chosen in config.methods.items() if chosen.weight != 0}
     manager = RunManager(build_methods(registry, active))
     if config.output.evaluate_every and not manager.calls("evaluate"):
@@ -113,7 +121,7 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
             steps=config.train.steps,
             seed=config.train.seed,
             device=device,
-            dtype=_dtype(config),
+            dtype=dtype,
             generator=generator,
             discriminator=discriminator,
             added=modules,
@@ -135,7 +143,7 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
     )
     _check_chain(chain, plan)
     warnings += _idle(manager, declarations, chain, warnings)
-    loader = Loader(dataset, config.train.seed, device, config.data.mirror, _dtype(config))
+    loader = Loader(dataset, config.train.seed, device, config.data.mirror, dtype)
     with recording() as operations:  # the trainer probes every phase once, and so asks for all that steps use
         trainer = Trainer(
             generator=generator,
@@ -157,7 +165,7 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
             ),
             forward_options=ForwardOptions(
                 execution=config.compute.execution,
-                precision=config.compute.precision,
+                precision=compute.precision,
                 micro_batch_d=config.compute.micro_batch_d,
                 micro_batch_g=config.compute.micro_batch_g,
                 spectral_norm=config.train.spectral_norm,
@@ -172,7 +180,7 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
         plan,
         trainer,
         contexts,
-        device,
+        compute,
         threads_before,
         warnings,
         operations,
@@ -180,7 +188,7 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
 
 
 def build_networks(
-    config: Config, spec: NetworkSpec, dataset: Dataset, device: torch.device
+    config: Config, spec: NetworkSpec, dataset: Dataset, compute: Compute
 ) -> tuple[Generator, Discriminator]:
     """The networks of a configuration, initialised from its seed, on the device."""
     spec.check(dataset.shape, dataset.name)
@@ -188,32 +196,11 @@ def build_networks(
         torch.default_generator.manual_seed(key_to_seed(config.train.seed, "networks"))
         generator, discriminator = spec.load()(config.network, dataset.shape, len(dataset.class_names))
     for network in (generator, discriminator):
-        network.to(device=device, dtype=_dtype(config))
-        if config.compute.memory_format == "channels_last":
+        network.to(device=compute.device, dtype=compute.dtype)
+        if compute.layout == "channels_last":
             network.to(memory_format=torch.channels_last)
         network.train()
     return generator, discriminator
-
-
-def choose_device(name: str) -> torch.device:
-    """The device a configuration names.
-
-    Raises:
-        DeviceError: it does not exist here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"compute.device = {name!r}: expected auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(
-            f"device '{name}' was asked for; this machine has {torch.cuda.device_count()} CUDA devices"
-        )
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"compute.device = {name!r}: expected auto, cpu, cuda or cuda:N")
-    return device
 
 
 def capabilities(discriminator: Discriminator, dataset: Dataset) -> frozenset[str]:
@@ -228,14 +215,13 @@ def capabilities(discriminator: Discriminator, dataset: Dataset) -> frozenset[st
 
 def environment(session: Session) -> dict[str, Any]:
     """What a resume must agree with for its numbers to be bit-equal."""
-    compute = session.config.compute
     device = session.device
     return {
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "precision": compute.precision,
+        "precision": session.compute.precision,
         "ops": ", ".join(f"{name} {state.key}" for name, state in session.operations.items() if state.key)
         or "reference",
         "world_size": int(os.environ.get("WORLD_SIZE", "1")),
@@ -312,7 +298,3 @@ def _guarded(call: HookCall, **arguments: Any) -> Any:
             f"plugin '{call.method}' raised in hook '{call.hook}' (before training): "
             f"{type(error).__name__}: {error}"
         ) from error
-
-
-def _dtype(config: Config) -> torch.dtype:
-    return torch.float64 if config.compute.precision == "float64" else torch.float32

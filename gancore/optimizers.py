@@ -99,7 +99,8 @@ def _moments(options: OptimizerOptions) -> tuple[str, ...]:
 
 
 def _build(parameters: Sequence[Tensor], options: OptimizerOptions) -> torch.optim.Optimizer:
-    common: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay, "foreach": True}
+    common: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay}
+    common["foreach" if options.name == "rmsprop" else "fused"] = True  # torch has no fused RMSprop
     if not parameters:  # a method may leave a network without a single reachable parameter
         parameters = [torch.nn.Parameter(torch.zeros(()))]
     if options.name == "adam":

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from gancore import checkpoint
-from gancore.assembly import Progress, Session, assemble, choose_device
+from gancore.assembly import Progress, Session, assemble
+from gancore.compute import choose_device
 from gancore.config import Config, Layer, flatten, load_file, named_plugins, resolve
 from gancore.drift import refuse_drift
 from gancore.errors import CheckpointError, ConfigError, PluginError

@@ -30,11 +30,13 @@ class ComputeOptions:
     """Section ``compute``: where and how it is computed."""
 
     device: str = option("auto", help="auto, cpu, cuda or cuda:N.")
-    precision: Literal["float32", "bf16", "float64"] = option(
-        "float32", help="bf16 is autocast with float32 losses; float64 is for checks."
+    precision: Literal["auto", "float32", "bf16", "float64"] = option(
+        "auto",
+        help="bf16 is autocast with float32 losses; float64 is for checks; auto is bf16 for images where the "
+        "machine has units for it, else float32.",
     )
-    memory_format: Literal["contiguous", "channels_last"] = option(
-        "contiguous", help="Layout of convolution weights; activations follow."
+    memory_format: Literal["auto", "contiguous", "channels_last"] = option(
+        "auto", help="Layout of convolution weights, activations follow; auto is channels_last for images."
     )
     deterministic: bool = option(
         True, help="Deterministic cuDNN kernels on a GPU, without which a resumed run is not bit-equal."

@@ -110,7 +110,7 @@ def _torch() -> Iterator[Finding]:
         yield Finding("devices", "cpu; an NVIDIA driver is here, but torch cannot use it", False, fix)
     else:
         yield Finding("devices", "cpu")
-    yield Finding("bf16", _bf16(torch))
+    yield Finding("bf16", _bf16())
 
 
 def _cuda_devices(torch: Any) -> Iterator[Finding]:
@@ -131,14 +131,16 @@ def _cuda_devices(torch: Any) -> Iterator[Finding]:
         )
 
 
-def _bf16(torch: Any) -> str:
-    if torch.cuda.is_available():
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return "native on the GPU" if native else "not native on the GPU"
-    flags = _read("/proc/cpuinfo")
-    if re.search(r"\b(amx_bf16|avx512_bf16)\b", flags):
-        return "native on this CPU"
-    return "not native on this CPU: measure --precision bf16 with gan plan before you use it"
+def _bf16() -> str:
+    from gancore.compute import choose_device, cpu_flags, has_fast_bf16
+
+    device = choose_device("auto")
+    where = "the GPU" if device.type == "cuda" else "this CPU"
+    if has_fast_bf16(device):
+        return f"fast on {where}: runs on images use it unless told --precision float32"
+    if device.type == "cpu" and "avx512_bf16" in cpu_flags():
+        return "native on this CPU, without matrix units: measure --precision bf16 with gan plan"
+    return f"not native on {where}: runs use float32"
 
 
 def _machine() -> Iterator[Finding]:

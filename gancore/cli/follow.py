@@ -96,7 +96,7 @@ def summary(session: Session) -> list[str]:
         f"data: {dataset.name}, {len(dataset):,} {what} of {shape}{classes}; "
         f"network: {config.network_name} ({sizes} parameters); methods: {', '.join(config.plugins)}",
         f"{plural(config.train.steps, 'step')} of {config.train.batch} {what} on {session.device} "
-        f"({plural(threads(), 'thread')}, {config.compute.precision}), seed {config.train.seed}",
+        f"({plural(threads(), 'thread')}, {session.compute.precision}), seed {config.train.seed}",
     ]
     lines += operations(session)
     lines += [f"note: {note}" for note in dataset.notes]

@@ -16,6 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from gancore.networks.convolution import Conv2d, ConvTranspose2d, flattened, laid_out_as
 from gancore.networks.layers import LEAKY_SLOPE, ProjectionHead, halvings, normalised
 from gancore.networks.options import DCGANOptions
 from gancore.networks.protocols import Discriminator, Generator, require_labels
@@ -39,12 +40,12 @@ class DCGANGenerator(Generator):
         layers: list[nn.Module] = [nn.BatchNorm2d(widths[0]), nn.ReLU()]
         for before, after in pairwise(widths):
             layers += [
-                nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False),
+                ConvTranspose2d(before, after, 4, 2, 1, bias=False),
                 nn.BatchNorm2d(after),
                 nn.ReLU(),
             ]
         self.body = nn.Sequential(*layers)
-        self.to_image = nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1)
+        self.to_image = ConvTranspose2d(widths[-1], channels, 4, 2, 1)
         for layer in self.modules():
             if isinstance(layer, nn.Linear | nn.ConvTranspose2d):
                 nn.init.normal_(layer.weight, std=WEIGHT_STD)
@@ -55,7 +56,8 @@ class DCGANGenerator(Generator):
         """Images ``(N, C, H, W)`` in [-1, 1] from ``latents`` ``(N, latent_dim)`` and ``labels`` ``(N,)``."""
         if self.embedding is not None:
             latents = torch.cat([latents, self.embedding(require_labels(labels, self.num_classes))], dim=1)
-        h = self.body(self.project(latents).unflatten(1, (self.start_width, START, START)))
+        h = self.project(latents).unflatten(1, (self.start_width, START, START))
+        h = self.body(laid_out_as(h, self.to_image.weight))
         return torch.tanh(self.to_image(h).to(self.to_image.weight.dtype))
 
 
@@ -82,7 +84,7 @@ class DCGANDiscriminator(Discriminator):
         for index, (before, after) in enumerate(zip([channels, *widths], widths, strict=False)):
             norm = _feature_norm(options.d_norm, after) if index else None
             # A normalisation layer that follows subtracts any bias again.
-            conv = nn.Conv2d(before, after, 4, 2, 1, bias=norm is None)
+            conv = Conv2d(before, after, 4, 2, 1, bias=norm is None)
             nn.init.normal_(conv.weight, std=WEIGHT_STD)
             if conv.bias is not None:
                 nn.init.zeros_(conv.bias)
@@ -101,7 +103,7 @@ class DCGANDiscriminator(Discriminator):
     def features(self, images: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
         """``trunk`` and ``pooled`` of ``images`` ``(N, C, H, W)`` in [-1, 1]; labels are not read."""
         trunk = self.body(images)
-        return {"trunk": trunk, "pooled": trunk.flatten(1)}
+        return {"trunk": trunk, "pooled": flattened(trunk)}
 
     def head(self, features: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
         """Logits ``(N,)`` from ``pooled``, or from ``trunk`` when only that is given."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +15,20 @@ from gancore.networks.protocols import require_labels
 
 LEAKY_SLOPE = 0.2
 
+M = TypeVar("M", bound=nn.Module)
+
 
 def uniform_by_fan_in_(weight: Tensor) -> Tensor:
     """Fill ``weight`` ``(out, in)`` from U(-1/sqrt(in), 1/sqrt(in)), torch's rule for linear layers."""
     return nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
 
 
-def normalised(module: nn.Module, spectral: bool) -> nn.Module:
+def normalised(module: M, spectral: bool) -> M:
     """``module`` with its weight under spectral normalisation, or as it is.
 
     Call it after the weight is initialised: registration runs 15 power iterations on the weight it finds.
     """
-    return spectral_norm(module) if spectral else module
+    return cast(M, spectral_norm(module)) if spectral else module
 
 
 def halvings(size: int, final: int) -> int:

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gancore.networks.convolution import Conv2d, conv_and_pool, laid_out_as, upsample_and_conv
 from gancore.networks.layers import ConditionalBatchNorm, ProjectionHead, halvings, normalised
 from gancore.networks.options import SNGANOptions
 from gancore.networks.protocols import Discriminator, Generator
@@ -52,7 +53,7 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
         """``(N, before, h, w)`` to ``(N, after, 2 h, 2 w)``."""
-        h = self.conv1(_upsample(functional.relu(self.norm1(x, labels))))
+        h = upsample_and_conv(functional.relu(self.norm1(x, labels)), self.conv1.weight)
         h = self.conv2(functional.relu(self.norm2(h, labels)))
         out: Tensor = h + _upsample(self.shortcut(x))
         return out
@@ -79,10 +80,12 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, before, h, w)`` to ``(N, after, h/2, w/2)``, or to ``(N, after, h, w)`` without ``down``."""
-        h = self.conv2(functional.relu(self.conv1(x if self.first else functional.relu(x))))
+        h = functional.relu(self.conv1(x if self.first else functional.relu(x)))
         if self.down:
-            h = functional.avg_pool2d(h, 2)
+            h = conv_and_pool(h, self.conv2.weight, self.conv2.bias)
             x = functional.avg_pool2d(x, 2)
+        else:
+            h = self.conv2(h)
         out: Tensor = h + self.shortcut(x)
         return out
 
@@ -105,6 +108,7 @@ class SNGANGenerator(Generator):
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images ``(N, C, H, W)`` in [-1, 1] from ``latents`` ``(N, latent_dim)`` and ``labels`` ``(N,)``."""
         h = self.project(latents).unflatten(1, (self.start_width, START, START))
+        h = laid_out_as(h, self.to_image.weight)
         for block in self.blocks:
             h = block(h, labels)
         image = self.to_image(functional.relu(self.norm(h)))
@@ -179,8 +183,8 @@ def _d_plan(width: int, size: int) -> tuple[list[tuple[int, bool]], int]:
     return [*((after, True) for after in down), (min(bound, 2 * down[-1]), False)], START
 
 
-def _conv(before: int, after: int, kernel: int, bias: bool = True) -> nn.Conv2d:
-    conv = nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=bias)
+def _conv(before: int, after: int, kernel: int, bias: bool = True) -> Conv2d:
+    conv = Conv2d(before, after, kernel, padding=kernel // 2, bias=bias)
     nn.init.xavier_uniform_(conv.weight)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)

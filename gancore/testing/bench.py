@@ -10,12 +10,12 @@ from functools import cache, cached_property
 from typing import Any
 from unittest import mock
 
-import torch
 from torch import Tensor
 
 import gancore.assembly
 from gancore.assembly import Session, build_networks, capabilities
 from gancore.builtins import DEFAULT_OBJECTIVE
+from gancore.compute import choose
 from gancore.config import resolve
 from gancore.data import DataOptions, Dataset, open_dataset
 from gancore.data.options import BUILT_IN
@@ -290,7 +290,7 @@ class Bench:
         try:
             dataset = _open_dataset(config.data)
             spec = self.registry.network(config.network_name)
-            _, discriminator = build_networks(config, spec, dataset, torch.device("cpu"))
+            _, discriminator = build_networks(config, spec, dataset, choose(config.compute, dataset.kind))
         except PluginError:
             return frozenset()
         return capabilities(discriminator, dataset)

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from own_work import PARTS, Recording, record, seconds
+from bench_hooks import PLAIN
 from timing import machine
 
 from gancore import assembly
@@ -77,7 +78,7 @@ class Subject:
     """A session, and its costs one at a time."""
 
     def __init__(self, registry: Registry, names: list[str], options: dict[str, object], images: MemoryDataset):
-        given = {"plugins": names, "network.name": "dcgan", "train.steps": 10**6, **options}
+        given = {"plugins": names, "network.name": "dcgan", "train.steps": 10**6, **PLAIN, **options}
         config = resolve(registry, [("benchmark", given)])
         opened = assembly.open_dataset
         assembly.open_dataset = lambda *_: images
