@@ -22,6 +22,9 @@ from gancore_ada.sampling import BLIT, COLOR, GEOMETRY, OPS, Strengths
 WARPS = {"geometry": (3, 3), "color": (4, 4), "cutout": (4,)}
 """Parts of a draw that ``warp`` applies, in this order, and their shape for one image."""
 
+LONGEST = 4096
+"""Pixels of a side up to which places of fine pixels are counted in 32 bits."""
+
 
 def _fake(images: Tensor, *rest: Any) -> Tensor:
     last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
@@ -117,8 +120,12 @@ def composes(device: torch.device | str, dtype: torch.dtype) -> bool:
 
 
 def takes(images: Tensor, parts: Mapping[str, Tensor]) -> bool:
-    """Whether :func:`apply` can be taken, and is there; parts of which a gradient is asked are not for it."""
-    return not any(part.requires_grad for part in parts.values()) and ready(LIBRARY, images)
+    """Whether :func:`apply` can be taken, and is there.
+
+    Not for parts of which a gradient is asked, nor for images with a side above :data:`LONGEST`.
+    """
+    fits = max(images.shape[2:]) <= LONGEST and not any(part.requires_grad for part in parts.values())
+    return fits and ready(LIBRARY, images)
 
 
 def apply(images: Tensor, parts: Mapping[str, Tensor]) -> Tensor:

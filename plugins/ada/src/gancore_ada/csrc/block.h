@@ -4,7 +4,7 @@
 // at it, and for every pixel its reflections. Results are the same bits every time, and no shape depends on a draw.
 #pragma once
 
-#include "geometry.h"
+#include "plan.h"
 
 namespace ada {
 
@@ -14,87 +14,12 @@ constexpr int kSide = sizeof(W) == 4 ? 16 : 8;
 template <typename W>
 constexpr int kWide = 2 * kSide<W> + 10;
 
-constexpr int kMostChannels = 3;
-
 // What a block shares: points or fine pixels, then their columns sampled, then sums.
 template <typename W>
 struct Shared {
   W wide[kMostChannels][kWide<W> * kWide<W>];
   W lines[kMostChannels][kWide<W> * kSide<W>];
   W sums[kMostChannels][kSide<W> * kSide<W>];
-};
-
-struct Problem {
-  int64_t count;
-  int channels;
-  Axis rows, columns;
-  bool last;  // channels last in memory
-  bool transposed, offset;
-
-  GAN_HD int64_t at(int64_t b, int c, int y, int x) const {
-    int64_t pixel = int64_t(y) * columns.size + x, pixels = int64_t(rows.size) * columns.size;
-    return last ? (b * pixels + pixel) * channels + c : (b * channels + c) * pixels + pixel;
-  }
-  // Points that taps see: 1 … 2 N + 10 of each axis.
-  GAN_HD int points_y() const { return 2 * rows.size + 10; }
-  GAN_HD int points_x() const { return 2 * columns.size + 10; }
-  GAN_HD int64_t point_at(int64_t b, int c, int i, int j) const {
-    return ((b * channels + c) * points_y() + i) * points_x() + j;
-  }
-  // Numbers of a pixel stay in registers when loops over channels are of known length.
-  template <typename F>
-  GAN_HD void each_channel(F function) const {
-    for (int c = 0; c < kMostChannels; ++c)
-      if (c < channels) function(c);
-  }
-  GAN_HD int squares_x(int side) const { return (columns.size + side - 1) / side; }
-  GAN_HD int squares_y(int side) const { return (rows.size + side - 1) / side; }
-};
-
-// One entry an image; null for what is left out.
-template <typename W>
-struct Draws {
-  const W *geometry, *colour, *cutout;
-};
-
-enum class Way { kStay, kShift, kResample, kSpoil };
-
-// What is done to one image.
-template <typename W>
-struct Plan {
-  Way way = Way::kStay;
-  Lookup<W> look{};
-  bool coloured = false, cuts = false;
-  Colour<W> colour{};
-  W cutout[4] = {};
-
-  GAN_HD Plan(const Problem& problem, const Draws<W>& draws, int64_t b) {
-    if (draws.geometry) {
-      look = lookup_of(draws.geometry + 9 * b);
-      way = !look.finite                                        ? Way::kSpoil
-            : is_shift(look, problem.rows, problem.columns) ? Way::kShift
-                                                                : Way::kResample;
-    }
-    coloured = draws.colour != nullptr;
-    if (coloured)
-      colour = colour_of(draws.colour + 16 * b, problem.channels == 1, problem.transposed, problem.offset);
-    cuts = draws.cutout != nullptr;
-    for (int i = 0; cuts && i < 4; ++i) cutout[i] = draws.cutout[4 * b + i];
-  }
-
-  GAN_HD bool is_hidden(const Problem& problem, int y, int x) const {
-    return cuts && is_cut(x, problem.columns, cutout[0], cutout[2]) && is_cut(y, problem.rows, cutout[1], cutout[3]);
-  }
-
-  GAN_HD void recolour(const Problem& problem, W* pixel) const {
-    if (!coloured) return;
-    W in[kMostChannels] = {pixel[0], pixel[1], pixel[2]};
-    problem.each_channel([&](int i) {
-      W total = colour.offset[i];
-      problem.each_channel([&](int j) { total += colour.linear[i][j] * in[j]; });
-      pixel[i] = total;
-    });
-  }
 };
 
 // Extended pixels that a place sees through the two fine pixels about it, and with what weights.
@@ -109,11 +34,11 @@ struct Window {
     W near = place.index >= 0 ? 1 - place.share : W(0);
     W far = place.index + 1 < axis.fine() ? place.share : W(0);
     first = (place.index >> 1) - 3;
+    auto tap = [&](int k) { return k >= 0 && k < kTaps ? up[k] : W(0); };
     for (int i = 0; i < 7; ++i) {
-      // Tap of a fine pixel f on the extended pixel e: f + 5 - 2 e.
-      W even_near = i < 6 ? up[11 - 2 * (i < 6 ? i : 0)] : W(0), odd_near = i > 0 ? up[12 - 2 * (i > 0 ? i : 1)] : W(0);
-      W odd_far = i > 0 ? up[13 - 2 * (i > 0 ? i : 1)] : W(0);
-      weights[i] = odd ? near * odd_near + far * odd_far : near * even_near + far * odd_near;
+      // The tap of a fine pixel f on the extended pixel e is f + 5 - 2 e.
+      W of_near = odd ? tap(12 - 2 * i) : tap(11 - 2 * i), of_far = odd ? tap(13 - 2 * i) : tap(12 - 2 * i);
+      weights[i] = near * of_near + far * of_far;
       if (first + i < 0 || first + i >= axis.extended()) weights[i] = 0;
     }
   }

@@ -24,7 +24,8 @@ template <typename T>
 using Wide = typename gancore::Number<T>::Wide;
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) forward_kernel(Problem problem, const T* in, Draws<Wide<T>> draws, T* out) {
+__global__ void __launch_bounds__(kThreads) forward_kernel(Problem problem, const T* in, Draws<Wide<T>> draws,
+                                                           T* out) {
   __shared__ Shared<Wide<T>> shared;
   int across = problem.squares_x(kSide<Wide<T>>);
   for (int64_t b = blockIdx.y; b < problem.count; b += gridDim.y)

@@ -101,8 +101,8 @@ class Resampler {
   }
 
  private:
-  // Pixels [y, y + height) x [x, x + width) of the output, and the fine pixels top … bottom, left … right that their
-  // points look at. They are kept in pairs: of columns from 2 pair on, of rows from the even one at or before top.
+  // Pixels [y, y + height) x [x, x + width) of the output, and the fine pixels top … bottom, left … right that
+  // their points look at, kept in pairs: columns from 2 pair on, rows from the even one at or before top.
   struct Tile {
     int y, x, height, width;
     int top, bottom, left, right, pair, pairs;

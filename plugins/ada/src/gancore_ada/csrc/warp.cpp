@@ -43,21 +43,21 @@ using W = float;
 }  // namespace stored_f16
 
 // The loops in numbers of a type, for colours (4) or grey (1).
-#define NUMBERS(NAME, FROM, LANES)                         \
-  struct NAME {                                            \
-    using W = FROM::W;                                     \
-    static constexpr int kLanes = LANES;                   \
-    static constexpr auto combine6 = FROM::combine6;       \
-    static constexpr auto combine7 = FROM::combine7;       \
-    static constexpr auto combine12 = FROM::combine12;     \
-    static constexpr auto pick = FROM::pick##LANES;        \
-    static constexpr auto add = FROM::add##LANES;          \
-    static constexpr auto locate = FROM::locate;           \
-    static constexpr auto look = FROM::look##LANES;        \
-    static constexpr auto spread = FROM::spread##LANES;    \
+#define NUMBERS(NAME, FROM, LANES)                              \
+  struct NAME {                                                 \
+    using W = FROM::W;                                          \
+    static constexpr int kLanes = LANES;                        \
+    static constexpr auto combine6 = FROM::combine6;            \
+    static constexpr auto combine7 = FROM::combine7;            \
+    static constexpr auto combine12 = FROM::combine12;          \
+    static constexpr auto pick = FROM::pick##LANES;             \
+    static constexpr auto add = FROM::add##LANES;               \
+    static constexpr auto locate = FROM::locate;                \
+    static constexpr auto look = FROM::look##LANES;             \
+    static constexpr auto spread = FROM::spread##LANES;         \
     static constexpr auto interleave = FROM::interleave##LANES; \
     static constexpr auto separate = FROM::separate##LANES;     \
-    static constexpr auto colour = FROM::colour##LANES;    \
+    static constexpr auto colour = FROM::colour##LANES;         \
   };
 
 NUMBERS(Colours32, numbers_f32, 4)
@@ -66,10 +66,10 @@ NUMBERS(Greys32, numbers_f32, 1)
 NUMBERS(Greys64, numbers_f64, 1)
 
 // The loops for a stored type.
-#define STORED(NAME, FROM, NUMBERS, LANES)           \
-  struct NAME : NUMBERS {                            \
-    using Numbers = NUMBERS;                         \
-    using T = FROM::T;                               \
+#define STORED(NAME, FROM, NUMBERS, LANES)            \
+  struct NAME : NUMBERS {                             \
+    using Numbers = NUMBERS;                          \
+    using T = FROM::T;                                \
     static constexpr auto load = FROM::load##LANES;   \
     static constexpr auto store = FROM::store##LANES; \
   };
