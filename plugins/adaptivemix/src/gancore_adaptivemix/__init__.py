@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gancore.api import SCORES, Claims, Clash, MethodSpec, Need, hookimpl
+from gancore.ops import OpLibrary
+from gancore_adaptivemix.library import LIBRARY
 from gancore_adaptivemix.options import AdaptiveMixOptions
 
 TWICE = Clash(
@@ -70,3 +72,8 @@ SPEC = MethodSpec(
 @hookimpl
 def register_methods(register: Callable[[MethodSpec], None]) -> None:
     register(SPEC)
+
+
+@hookimpl
+def register_ops(register: Callable[[OpLibrary], None]) -> None:
+    register(LIBRARY)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import fused
+
 Distance = Literal["l1", "l2", "mse", "cosine"]
 Reduction = Literal["mean", "sum"]
 
@@ -20,7 +22,7 @@ def mix(values: Tensor, permutation: Tensor, lam: Tensor) -> Tensor:
     """lambda * v_i + (1 - lambda) * v_pi(i), for images and for features alike.
 
     Args:
-        values: (B, …). permutation: (B,) int64. lam: 0-d or (B,), in [0, 1].
+        values: (B, …). permutation: (B,) int64, a permutation of 0 to B - 1. lam: 0-d or (B,), in [0, 1].
 
     Returns:
         (B, …). Features of a permuted batch are the permuted features, so mixed features need no forward
@@ -28,6 +30,8 @@ def mix(values: Tensor, permutation: Tensor, lam: Tensor) -> Tensor:
 
     Reference: AdaptiveMix, "generate hard samples".
     """
+    if fused.takes(values, permutation, lam):
+        return fused.mixed(values, permutation, lam)
     lam = lam.to(values.dtype)
     if lam.dim():
         lam = lam.reshape(-1, *[1] * (values.dim() - 1))
@@ -73,6 +77,42 @@ def shrinkage(
         difference = first - second
         values = difference.abs() if distance == "l1" else difference.square()
     return values.mean() if reduction == "mean" else values.sum()
+
+
+def mixed_shrinkage(
+    features: Tensor,
+    permutation: Tensor,
+    lam: Tensor,
+    features_of_mixed: Tensor,
+    noise: Tensor | None = None,
+    *,
+    distance: Distance = "l1",
+    noise_on: Literal["mixed", "target"] = "mixed",
+    detach_target: bool = False,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """:func:`shrinkage` of the mixed features, which need not be kept; 0-d.
+
+    Args:
+        features: (B, …), of the unmixed batch. permutation, lam: as for :func:`mix`. The rest as for
+            :func:`shrinkage`.
+    """
+    if detach_target:
+        features = features.detach()
+    others = [features_of_mixed] if noise is None else [features_of_mixed, noise]
+    noisy = noise is not None and noise.requires_grad
+    if features.dim() > 1 and not noisy and fused.takes(features, permutation, lam, *others):
+        return fused.shrinkage(
+            features, permutation, lam, features_of_mixed, noise, distance, noise_on, reduction
+        )
+    return shrinkage(
+        mix(features, permutation, lam),
+        features_of_mixed,
+        noise,
+        distance=distance,
+        noise_on=noise_on,
+        reduction=reduction,
+    )
 
 
 def mixed_scores(

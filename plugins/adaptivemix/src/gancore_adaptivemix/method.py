@@ -152,8 +152,10 @@ class AdaptiveMix(Method):
         chosen, draw = self.options, step.stash[DRAW][side]
         features = step.d[side].taps[chosen.tap]
         noise = None if draw.noise is None else draw.noise.to(features.dtype)
-        return functional.shrinkage(
-            functional.mix(features, draw.permutation, draw.lam),
+        return functional.mixed_shrinkage(
+            features,
+            draw.permutation,
+            draw.lam,
             step.d[f"adaptivemix.{side}"].taps[chosen.tap],
             noise,
             distance=chosen.distance,
