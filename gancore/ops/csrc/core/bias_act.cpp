@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 using gancore::Bf16;
@@ -26,7 +27,8 @@ constexpr int64_t kUnits = 64;      // parts of a tensor: sums do not depend on 
 constexpr int kLanes = 32;
 
 // Loops over a stretch of memory as functions of their own, so that each is compiled for several processors. A tile
-// has a bias an element, a row has one for all. `sums` gains the gradient of every element, before it is rounded.
+// has a bias an element, a row has one for all. `sums` gains the gradient of every element, before it is rounded; in
+// a loop of its own, which is faster than one that does both.
 template <typename T, template <typename> class Act>
 struct Tile {
   static constexpr bool kThere = false;
@@ -38,15 +40,11 @@ struct Tile {
                                    Settings<gancore::Number<T>::Wide> s) {                                        \
     for (int64_t i = 0; i < n; ++i) out[i] = forward<T, ACT>(in[i], bias[i], s);                                  \
   }                                                                                                               \
-  GAN_CLONES void tile_back_##NAME##ACT(T* __restrict out, gancore::Number<T>::Wide* __restrict sums,             \
-                                        const T* __restrict gradient, const T* __restrict saved,                  \
+  GAN_CLONES void tile_back_##NAME##ACT(gancore::Number<T>::Wide* __restrict out, const T* __restrict gradient,   \
+                                        const T* __restrict saved,                                                \
                                         const gancore::Number<T>::Wide* __restrict bias, int64_t n,               \
                                         Settings<gancore::Number<T>::Wide> s) {                                   \
-    for (int64_t i = 0; i < n; ++i) {                                                                             \
-      gancore::Number<T>::Wide value = backward<T, ACT>(gradient[i], saved[i], bias[i], s);                       \
-      sums[i] += value;                                                                                           \
-      out[i] = gancore::Number<T>::store(value);                                                                  \
-    }                                                                                                             \
+    for (int64_t i = 0; i < n; ++i) out[i] = backward<T, ACT>(gradient[i], saved[i], bias[i], s);                 \
   }                                                                                                               \
   template <>                                                                                                     \
   struct Tile<T, ACT> {                                                                                           \
@@ -110,6 +108,15 @@ ROW(float, f32)
 ROW(double, f64)
 ROW(Bf16, bf16)
 
+#define ADD(W, NAME)                                                                             \
+  GAN_CLONES void add_##NAME(W* __restrict sums, const W* __restrict in, int64_t n) {            \
+    for (int64_t i = 0; i < n; ++i) sums[i] += in[i];                                            \
+  }                                                                                              \
+  inline void add(W* sums, const W* in, int64_t n) { add_##NAME(sums, in, n); }
+
+ADD(float, f32)
+ADD(double, f64)
+
 #define CONVERT(T, NAME)                                                                         \
   GAN_CLONES void load_##NAME(float* __restrict out, const T* __restrict in, int64_t n) {        \
     for (int64_t i = 0; i < n; ++i) out[i] = gancore::Number<T>::load(in[i]);                    \
@@ -144,17 +151,25 @@ struct Loops {
     }
   }
 
+  // `sums` may be null.
   static void tile_back(T* out, W* sums, const T* gradient, const T* saved, const W* bias, int64_t n,
                         const Settings<W>& s) {
-    if constexpr (Tile<T, Act>::kThere) {
-      Tile<T, Act>::backward(out, sums, gradient, saved, bias, n, s);
-    } else {
-      float given[kBlock], known[kBlock], made[kBlock];
-      for (int64_t i = 0; i < n; i += kBlock) {
-        int64_t m = std::min(kBlock, n - i);
-        load(given, gradient + i, m);
-        load(known, saved + i, m);
-        Tile<float, Act>::backward(made, sums + i, given, known, bias + i, m, s);
+    for (int64_t i = 0; i < n; i += kBlock) {
+      int64_t m = std::min(kBlock, n - i);
+      if constexpr (std::is_same_v<T, W>) {
+        Tile<T, Act>::backward(out + i, gradient + i, saved + i, bias + i, m, s);
+        if (sums) add(sums + i, out + i, m);
+      } else {
+        float made[kBlock];
+        if constexpr (Tile<T, Act>::kThere) {
+          Tile<T, Act>::backward(made, gradient + i, saved + i, bias + i, m, s);
+        } else {
+          float given[kBlock], known[kBlock];
+          load(given, gradient + i, m);
+          load(known, saved + i, m);
+          Tile<float, Act>::backward(made, given, known, bias + i, m, s);
+        }
+        if (sums) add(sums + i, made, m);
         store(out + i, made, m);
       }
     }
@@ -220,7 +235,7 @@ class Walk {
  public:
   explicit Walk(const Split& split) : shape_(split) {
     period_ = shape_.period();
-    tiled_ = shape_.inner == 1 || (shape_.inner < kLongRow && period_ <= kWidest);
+    tiled_ = shape_.channels > 1 && (shape_.inner == 1 || (shape_.inner < kLongRow && period_ <= kWidest));
     tile_ = std::max<int64_t>(1, kBlock / std::max<int64_t>(period_, 1)) * period_;
     units_ = std::min(shape_.outer, kUnits);
   }
@@ -228,7 +243,6 @@ class Walk {
   bool tiled() const { return tiled_; }
   int64_t units() const { return units_; }
   int64_t tile() const { return tile_; }
-  int64_t channel(int64_t place) const { return shape_.channel(place); }
   int64_t first(int64_t unit) const { return unit * shape_.outer / units_; }
 
   // The biases of a tile, or one a channel.
@@ -236,20 +250,29 @@ class Walk {
   std::vector<W> biases(const W* bias) const {
     std::vector<W> found(static_cast<size_t>(tiled_ ? tile_ : shape_.channels), W(0));
     if (bias)
-      for (size_t i = 0; i < found.size(); ++i) found[i] = bias[tiled_ ? channel(static_cast<int64_t>(i)) : i];
+      for (size_t i = 0; i < found.size(); ++i) found[i] = bias[tiled_ ? shape_.channel(static_cast<int64_t>(i)) : i];
     return found;
+  }
+
+  // Sums of the elements of a tile, added to those of their channels.
+  template <typename W>
+  void join(const std::vector<W>& lanes, double* sums) const {
+    for (size_t i = 0; i < lanes.size();)
+      for (int64_t c = 0; c < shape_.channels; ++c)
+        for (int64_t r = 0; r < shape_.inner; ++r) sums[c] += lanes[i++];
   }
 
   // call(place in memory, elements, place in biases), in order.
   template <typename F>
   void each(int64_t unit, const F& call) const {
     int64_t begin = first(unit) * period_, end = first(unit + 1) * period_;
-    if (tiled_) {
-      for (int64_t at = begin; at < end; at += tile_) call(at, std::min(tile_, end - at), int64_t(0));
+    int64_t stretch = tiled_ ? tile_ : kBlock;
+    if (tiled_ || shape_.channels == 1) {
+      for (int64_t at = begin; at < end; at += stretch) call(at, std::min(stretch, end - at), int64_t(0));
       return;
     }
     for (int64_t row = begin; row < end; row += shape_.inner) {
-      int64_t c = channel(row);
+      int64_t c = shape_.channel(row);
       for (int64_t at = 0; at < shape_.inner; at += kBlock) call(row + at, std::min(kBlock, shape_.inner - at), c);
     }
   }
@@ -296,8 +319,8 @@ void run_backward(const Walk& walk, const Chosen<T>& loops, const Tensor& gradie
       double* part = parts.data() + unit * channels;
       int64_t rounds = 0;
       auto join = [&] {
-        if (sums)
-          for (int64_t i = 0; i < walk.tile(); ++i) part[walk.channel(i)] += lanes[static_cast<size_t>(i)];
+        if (!sums) return;
+        walk.join(lanes, part);
         std::fill(lanes.begin(), lanes.end(), W(0));
       };
       walk.each(unit, [&](int64_t at, int64_t n, int64_t place) {
@@ -306,7 +329,7 @@ void run_backward(const Walk& walk, const Chosen<T>& loops, const Tensor& gradie
           part[place] += loops.row_back(to + at, g + at, known + at, *b, n, s);
           return;
         }
-        loops.tile_back(to + at, lanes.data(), g + at, known + at, b, n, s);
+        loops.tile_back(to + at, sums ? lanes.data() : nullptr, g + at, known + at, b, n, s);
         if (++rounds % kRounds == 0) join();
       });
       if (walk.tiled()) join();
