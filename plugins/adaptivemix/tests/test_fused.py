@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from gancore.ops import using
+from gancore.ops import ready, using
 from gancore.testing import build_ops, run_steps, tiny_session
 from gancore_adaptivemix import functional as f
 from gancore_adaptivemix import fused
@@ -23,6 +23,7 @@ NOISES = ("mixed", "target", "none")
 def _fused_paths():
     build_ops(LIBRARY)
     with using("require"):
+        assert ready(LIBRARY, torch.zeros(1))  # loaded, for tests that call the operations themselves
         yield
 
 
