@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from gancore.attribution import CORE
 from gancore.errors import PluginError
 from gancore.plugin_manager import RunManager
 
@@ -21,16 +22,19 @@ class Advisor:
         self._manager = manager
         self._said = {(row["method"], row["name"]) for row in rows if row.get("event") == "warning"}
 
-    def warnings(self, step: int, moments: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    def warnings(
+        self, step: int, moments: Mapping[str, Mapping[str, float]], own: Iterable[str] = ()
+    ) -> list[dict[str, Any]]:
         """New warnings as lines of metrics: ``step``, ``event``, ``method``, ``name``, ``what``.
 
         Args:
             moments: of the tick, by full name.
+            own: what the core has to say.
 
         Raises:
             PluginError: a method raised, or returned something else than texts by name.
         """
-        found = []
+        found = [self._line(step, CORE, text, text) for text in own if self._is_new(CORE, text)]
         for call in self._manager.calls("advise"):
             prefix = f"{call.method}/"
             values = {n.removeprefix(prefix): m["mean"] for n, m in moments.items() if n.startswith(prefix)}
@@ -43,10 +47,18 @@ class Advisor:
                 continue
             if not isinstance(advice, Mapping) or any(not isinstance(text, str) for text in advice.values()):
                 raise PluginError(f"{where} returned {advice!r}; expected texts by name, or None")
-            for name, text in advice.items():
-                if (call.method, name) not in self._said:
-                    self._said.add((call.method, name))
-                    found.append(
-                        {"step": step, "event": "warning", "method": call.method, "name": name, "what": text}
-                    )
+            found += [
+                self._line(step, call.method, name, text)
+                for name, text in advice.items()
+                if self._is_new(call.method, name)
+            ]
         return found
+
+    def _is_new(self, method: str, name: str) -> bool:
+        new = (method, name) not in self._said
+        self._said.add((method, name))
+        return new
+
+    @staticmethod
+    def _line(step: int, method: str, name: str, text: str) -> dict[str, Any]:
+        return {"step": step, "event": "warning", "method": method, "name": name, "what": text}

@@ -161,11 +161,13 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
                 n_critic=config.train.n_critic,
                 half_life_kimg=config.ema.half_life_kimg,
                 ramp=config.ema.ramp,
+                graphs=config.compute.graphs,
                 optimizers=config.optimizers,
             ),
             forward_options=ForwardOptions(
                 execution=config.compute.execution,
                 precision=compute.precision,
+                compiled=config.compute.compile,
                 micro_batch_d=config.compute.micro_batch_d,
                 micro_batch_g=config.compute.micro_batch_g,
                 spectral_norm=config.train.spectral_norm,

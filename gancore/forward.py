@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from gancore.augment import AugmentChain
+from gancore.compute import Precision
 from gancore.declaration import DerivedTap
 from gancore.errors import ConfigError, PluginError
 from gancore.networks.batch_statistics import batch_norm_layers, running_statistics_frozen
+from gancore.networks.passes import Passes, in_pieces
 from gancore.networks.protocols import Discriminator, Generator
 from gancore.networks.spectral import SpectralNorm, iterate_at_every_read, power_iterate, spectral_norms
 from gancore.plan import StepPlan
@@ -34,6 +35,7 @@ class ForwardOptions:
     Args:
         execution: views of a group in one call, or one by one.
         precision: ``"float32"``, ``"bf16"`` (autocast; losses stay in float32) or ``"float64"``.
+        compiled: forwards compiled by torch, but for those that a penalty differentiates twice.
         micro_batch_d, micro_batch_g: the most rows of a network that keep activations at once; 0 for no limit.
             More rows are forwarded in pieces and recomputed in the backward: same gradients, less memory.
             Refused for a network whose rows depend on each other.
@@ -41,7 +43,8 @@ class ForwardOptions:
     """
 
     execution: Execution = "concat"
-    precision: Literal["float32", "bf16", "float64"] = "float32"
+    precision: Precision = "float32"
+    compiled: bool = False
     micro_batch_d: int = 0
     micro_batch_g: int = 0
     spectral_norm: Literal["per_phase", "per_view"] = "per_phase"
@@ -76,6 +79,7 @@ class Forward:
     ) -> None:
         self.generator = generator
         self.discriminator = discriminator
+        self._passes = Passes(generator, discriminator, options.compiled)
         self.plan = plan
         self.chain = chain
         self.options = options
@@ -232,7 +236,7 @@ class Forward:
             return self._run_generator(latents, labels)
 
     def _run_generator(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        images: Tensor = _in_pieces(self.generator, latents, labels, self.options.micro_batch_g)
+        images: Tensor = in_pieces(self._passes.generate, latents, labels, self.options.micro_batch_g)
         return images
 
     # D.
@@ -315,22 +319,23 @@ class Forward:
     def _call(self, group: Group, rows: Tensor, labels: Tensor | None, heads: int) -> dict[str, Tensor]:
         """D on some rows; logits for the first ``heads`` of them. Returns only the tensors asked for."""
         wanted = self._of_network(frozenset().union(*group.outputs.values()))
+        twice = bool(group.key.leaves)
 
         def forward(rows: Tensor, labels: Tensor | None) -> tuple[Tensor, ...]:
             tap = group.key.tap
             taps: Mapping[str, Tensor]
-            taps = self.discriminator.features(rows, labels) if tap is None else {tap: rows}
+            taps = {tap: rows} if tap is not None else self._passes.features(rows, labels, twice)
             found = {name: taps[name] for name in sorted(wanted - {"logits"})}
             if heads:
                 head_taps = {name: value[:heads] for name, value in taps.items()}
                 head_labels = None if labels is None else labels[:heads]
-                found["logits"] = self.discriminator.head(head_taps, head_labels)
+                found["logits"] = self._passes.head(head_taps, head_labels, twice)
             return tuple(found.values())
 
         names = [*sorted(wanted - {"logits"}), *(["logits"] if heads else [])]
         if self.options.micro_batch_d and heads:
             heads = len(rows)  # a piece may lie across the last row that needs logits
-        tensors = _in_pieces(forward, rows, labels, self.options.micro_batch_d)
+        tensors = in_pieces(forward, rows, labels, self.options.micro_batch_d)
         return {name: self._widen(tensor) for name, tensor in zip(names, tensors, strict=True)}
 
     def _build_features(self, step: Step, view: str) -> Tensor:
@@ -372,24 +377,6 @@ class Forward:
 
     def _widen(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.options.dtype) if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
-
-
-def _in_pieces(forward: Callable[..., Any], rows: Tensor, labels: Tensor | None, size: int) -> Any:
-    """``forward`` on all rows, in pieces of at most ``size`` rows that are recomputed in the backward."""
-    if not size or len(rows) <= size:
-        return forward(rows, labels)
-    pieces = []
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        part_labels = None if labels is None else labels[start : start + size]
-        if torch.is_grad_enabled():
-            piece = checkpoint(forward, part, part_labels, use_reentrant=False, preserve_rng_state=False)
-        else:
-            piece = forward(part, part_labels)
-        pieces.append(piece)
-    if isinstance(pieces[0], Tensor):
-        return torch.cat(pieces)
-    return tuple(torch.cat(column) for column in zip(*pieces, strict=True))
 
 
 def _check_built(images: object, shape: Sequence[int], dtype: torch.dtype, where: str) -> None:

@@ -101,6 +101,8 @@ def _moments(options: OptimizerOptions) -> tuple[str, ...]:
 def _build(parameters: Sequence[Tensor], options: OptimizerOptions) -> torch.optim.Optimizer:
     common: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay}
     common["foreach" if options.name == "rmsprop" else "fused"] = True  # torch has no fused RMSprop
+    if any(parameter.is_cuda for parameter in parameters) and options.name != "sgd":
+        common["capturable"] = True  # counts steps on the device, so that a graph can hold the update
     if not parameters:  # a method may leave a network without a single reachable parameter
         parameters = [torch.nn.Parameter(torch.zeros(()))]
     if options.name == "adam":

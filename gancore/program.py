@@ -52,7 +52,7 @@ class Group:
     outputs: Mapping[str, frozenset[str]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
     """Everything a phase computes before its losses, for one set of active terms."""
 

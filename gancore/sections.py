@@ -42,6 +42,12 @@ class ComputeOptions:
         True, help="Deterministic cuDNN kernels on a GPU, without which a resumed run is not bit-equal."
     )
     threads: int = option(0, help="CPU threads; 0 leaves the choice to torch.", minimum=0, maximum=1024)
+    graphs: bool = option(
+        True, help="On a GPU, record each phase of a step and replay it; what cannot be recorded runs eagerly."
+    )
+    compile: bool = option(
+        False, help="Compile the forwards of G and D with torch.compile, where nothing is differentiated twice."
+    )
     execution: Literal["concat", "sequential"] = option(
         "concat", help="Views of a group in one forward pass, or one by one; same result."
     )

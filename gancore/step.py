@@ -29,22 +29,22 @@ class StepKey(Generic[T]):
 class Stash:
     """Data that a method keeps between the hooks of one phase."""
 
-    def __init__(self) -> None:
-        self._values: dict[StepKey[Any], Any] = {}
+    def __init__(self, values: Mapping[StepKey[Any], Any] | None = None) -> None:
+        self.values: dict[StepKey[Any], Any] = dict(values or {})
 
     def __getitem__(self, key: StepKey[T]) -> T:
-        if key not in self._values:
+        if key not in self.values:
             raise PluginError(
                 f"step.stash holds no '{key.name}': no hook of this phase has set it; draw it in before_d_step "
                 "and before_g_step"
             )
-        return self._values[key]  # type: ignore[no-any-return]
+        return self.values[key]  # type: ignore[no-any-return]
 
     def __setitem__(self, key: StepKey[T], value: T) -> None:
-        self._values[key] = value
+        self.values[key] = value
 
     def __contains__(self, key: StepKey[Any]) -> bool:
-        return key in self._values
+        return key in self.values
 
 
 class DOutput:
@@ -200,6 +200,15 @@ class Step:
         self._gradients: dict[tuple[str, str, str], Tensor] = {}
         self._log = log
         self._chosen = chosen
+
+    def draws(self) -> dict[str, Any]:
+        """Everything that was drawn for this phase: what a recorded step needs anew each time."""
+        return {
+            "labels": self.labels,
+            "latents": self.latents,
+            "augmentation": self.augmentation,
+            "stash": self.stash.values,
+        }
 
     def canonical(self, view: str) -> str:
         """The name under which a view is forwarded."""

@@ -31,6 +31,19 @@ class Telemetry:
         """Remember a detached 0-d tensor until :meth:`commit`."""
         self._pending[name] = value
 
+    def peek(self) -> dict[str, Tensor]:
+        """What waits for :meth:`commit`."""
+        return dict(self._pending)
+
+    def take(self) -> dict[str, Tensor]:
+        """What waits for :meth:`commit`, which will not see it."""
+        taken, self._pending = self._pending, {}
+        return taken
+
+    def put(self, values: Mapping[str, Tensor]) -> None:
+        """Remember several values until :meth:`commit`."""
+        self._pending.update(values)
+
     def commit(self) -> None:
         """Add what was recorded in a phase to the moments."""
         if not self._pending:

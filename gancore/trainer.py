@@ -16,6 +16,7 @@ from gancore.data.transfer import to_device
 from gancore.declaration import Term
 from gancore.errors import PluginError
 from gancore.forward import Forward, ForwardOptions
+from gancore.graphs import CudaRecorder, Graphs, Recorder
 from gancore.method import LossTerms
 from gancore.networks.ema import ExponentialAverage, beta_for
 from gancore.networks.protocols import Discriminator, Generator
@@ -42,6 +43,7 @@ class TrainerOptions:
     n_critic: int = 1
     half_life_kimg: float = 10.0
     ramp: float = 0.05
+    graphs: bool = True
     optimizers: dict[str, OptimizerOptions] = field(default_factory=dict)
 
 
@@ -102,6 +104,20 @@ class Trainer:
             )
             for network, named in self.trained.items()
         }
+        self.graphs: Graphs | None = None
+        if device.type == "cuda" and options.graphs:
+            self.record_with(CudaRecorder())
+
+    def record_with(self, recorder: Recorder) -> None:
+        """From now on compute phases by recording and replaying them."""
+        self.graphs = Graphs(
+            recorder=recorder,
+            telemetry=self.telemetry,
+            optimizers=self.optimizers,
+            modules=[self.generator, self.discriminator, *self.modules.modules.values()],
+            methods=self.manager.methods,
+            precision=self.forward.options.precision,
+        )
 
     @property
     def images_seen(self) -> int:
@@ -141,19 +157,26 @@ class Trainer:
         program = self.plan.program(phase, update)
         if program is None:
             return
-        network = program.network
-        optimizer = self.optimizers[network]
         step = self.new_step(program, critic)
-        with self.others_frozen(network), attributed(step):
-            total = self.loss(step)
-            optimizer.clear()
-            total.backward()  # type: ignore[no-untyped-call]
-            optimizer.fill_missing()
-            optimizer.step(self.plan.interval(phase))
-            self.telemetry.record(f"loss/{phase}", total.detach())
+        with self.others_frozen(program.network), attributed(step):
+            reals = self.draw(step)
+            if self.graphs is None:
+                self._compute(step, reals)
+            else:
+                step = self.graphs.run(step, reals, self._compute)
             with torch.no_grad():
-                self._call(f"after_{network}_step", step)
+                self._call(f"after_{program.network}_step", step)
         self.telemetry.commit()
+
+    def _compute(self, step: Step, reals: Tensor | None) -> None:
+        """Forwards, losses, one backward, one optimiser step: all work of a phase that a graph can hold."""
+        optimizer = self.optimizers[step.program.network]
+        total = self.drawn_loss(step, reals)
+        optimizer.clear()
+        total.backward()  # type: ignore[no-untyped-call]
+        optimizer.fill_missing()
+        optimizer.step(self.plan.interval(step.phase))
+        self.telemetry.record(f"loss/{step.phase}", total.detach())
 
     @contextlib.contextmanager
     def others_frozen(self, network: str) -> Iterator[None]:
@@ -188,8 +211,11 @@ class Trainer:
 
     def loss(self, step: Step) -> Tensor:
         """Draws, forwards, loss hooks; the weighted sum of the phase's terms."""
+        return self.drawn_loss(step, self.draw(step))
+
+    def drawn_loss(self, step: Step, reals: Tensor | None) -> Tensor:
+        """:meth:`loss` of a step that is drawn."""
         program = step.program
-        reals = self._draw(step)
         self.forward.begin_phase()
         self.forward.run(step, program, reals)
         if program.phase == "d":
@@ -216,8 +242,8 @@ class Trainer:
             self.telemetry.record(f"scores/{side}.{program.network}", step.scored(side).detach().mean())
         return total
 
-    def _draw(self, step: Step) -> Tensor | None:
-        """Everything random or read from the data; eager, of fixed shapes."""
+    def draw(self, step: Step) -> Tensor | None:
+        """Everything random or read from the data, eager, of fixed shapes; the reals, if any are needed."""
         options, program = self.options, step.program
         rng = Rng(options.seed, options.rank, step.index, step.critic, step.phase, CORE, device=self.device)
         reals = None
@@ -299,9 +325,9 @@ class Trainer:
 
 
 def _checked_terms(call: HookCall, step: Step, returned: object, expected: Iterable[str]) -> dict[str, Tensor]:
-    where = f"plugin '{call.method}', hook '{call.hook}' (phase '{step.phase}', step {step.index})"
     if returned is None:
         return {}
+    where = f"plugin '{call.method}', hook '{call.hook}' (phase '{step.phase}')"
     if not isinstance(returned, LossTerms):
         raise PluginError(
             f"{where} returned {type(returned).__name__}; expected self.terms(name=value, …) or None"

@@ -76,7 +76,8 @@ def fit(session: Session, folder: RunFolder, report: Report | None = None) -> No
                 last_time, last_step = now, step
                 moments = trainer.telemetry.flush()
                 folder.append_metrics(_row(session, moments, rate))
-                warnings = advisor.warnings(step, moments)
+                eager = trainer.graphs.notes if trainer.graphs is not None else ()
+                warnings = advisor.warnings(step, moments, eager)
                 for row in warnings:
                     folder.append_metrics(row)
                 if report is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
@@ -10,7 +12,13 @@ from gancore.compute import choose, has_fast_bf16
 from gancore.errors import CheckpointError
 from gancore.run import resume, train
 from gancore.sections import ComputeOptions
-from gancore.testing import tiny_config, tiny_session
+from gancore.testing import (
+    largest_relative_difference,
+    run_steps,
+    tiny_config,
+    tiny_session,
+    training_tensors,
+)
 
 
 @pytest.fixture(params=[True, False], ids=["fast bf16", "no fast bf16"])
@@ -68,3 +76,17 @@ def test_flags_are_read_from_linux_and_are_nothing_elsewhere(tmp_path, monkeypat
     assert compute.cpu_flags() == {"fpu", "amx_bf16", "avx2"}
     listed.unlink()
     assert compute.cpu_flags() == frozenset()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's compiler reads it
+def test_compiled_networks_train_alike_and_penalties_pass_by(monkeypatch) -> None:
+    # All of the compiler but its last stage, which writes C++ and takes minutes.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    overrides = {"compute.compile": True, "r1.every": 2, "train.steps": 2}
+    compiled = run_steps(tiny_session(["r1"], overrides), 2)
+    plain = run_steps(tiny_session(["r1"], {**overrides, "compute.compile": False}), 2)
+    assert largest_relative_difference(training_tensors(compiled), training_tensors(plain)) < 1e-2
+    found = compiled.trainer.telemetry.flush()
+    for name, moment in plain.trainer.telemetry.flush().items():
+        assert found[name]["mean"] == pytest.approx(moment["mean"], rel=1e-3, abs=1e-4), name

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gancore.graphs import EAGER_FIRST
+
 if TYPE_CHECKING:
     from gancore.assembly import Session
 
@@ -23,8 +25,8 @@ Timings = dict[str, dict[str, list[float]]]
 def measure(session: Session) -> dict[str, Any]:
     """Median seconds of every phase, with all terms due and without the lazy ones; the peak of memory.
 
-    A step is run to warm up, then three. Nothing is written. The session's weights move, so it is of no use
-    afterwards.
+    A step is run to warm up, on a GPU as many as it takes to record graphs, then three. Nothing is written. The
+    session's weights move, so it is of no use afterwards.
     """
     device, config = session.device, session.config
     if device.type == "cuda":
@@ -72,8 +74,9 @@ def _run(session: Session, index: int, timings: Timings) -> list[float]:
     rest = []
     trainer.update = timed  # type: ignore[method-assign]
     try:
-        for repeat in range(REPEATS + 1):
-            warm = repeat > 0
+        cold = 1 if trainer.graphs is None else EAGER_FIRST + 2
+        for repeat in range(REPEATS + cold):
+            warm = repeat >= cold
             trainer.step_index = index
             inside.clear()
             began = _now(device)

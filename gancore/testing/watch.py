@@ -67,7 +67,7 @@ class Watch:
     def attach(self, session: Session) -> None:
         """Look at the terms and draws of a session, too."""
         trainer = session.trainer
-        collect, loss = trainer._collect_terms, trainer.loss
+        collect, loss = trainer._collect_terms, trainer.drawn_loss
         self.links = [name for name, _ in trainer.chain.links]
         terms = [term for term in session.plan.declarations.terms if term.method == self.method]
         self.penalties = [term.key for term in terms if term.penalty is not None]
@@ -77,8 +77,8 @@ class Watch:
             self._weigh(session, step.program, raw)
             return raw
 
-        def lost(step: Step) -> Tensor:
-            total = loss(step)
+        def lost(step: Step, reals: Tensor | None) -> Tensor:
+            total = loss(step, reals)
             for side, draws in sorted(step.augmentation.items()):
                 if self.method in draws:
                     self._note_draws(step, f"its link, side '{side}'", draws[self.method])
@@ -89,7 +89,7 @@ class Watch:
             return total
 
         trainer._collect_terms = collected  # type: ignore[method-assign]
-        trainer.loss = lost  # type: ignore[method-assign]
+        trainer.drawn_loss = lost  # type: ignore[method-assign]
 
     def _weigh(self, session: Session, program: Program, raw: Mapping[str, Tensor]) -> None:
         network = program.network
@@ -128,7 +128,7 @@ class Watch:
             (name, tensor, tensor._version, tensor.detach().clone() if copied else None)
             for name, tensor, copied in _visible(step)
         ]
-        self._stashed = {key: id(value) for key, value in step.stash._values.items()}
+        self._stashed = {key: id(value) for key, value in step.stash.values.items()}
 
     def leave(self, step: Step) -> None:
         parameters_too = not step.doing.startswith("after_")
@@ -138,7 +138,7 @@ class Watch:
             if tensor._version != version or (copy is not None and not _same(tensor, copy)):
                 self.changed.setdefault(name, f"{step.doing}, phase '{step.phase}'")
         self._before = []
-        for key, value in step.stash._values.items():
+        for key, value in step.stash.values.items():
             if self._stashed.get(key) != id(value):
                 self._note_draws(step, f"stash '{key.name}'", value)
 

@@ -28,8 +28,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from own_work import PARTS, Recording, record, seconds
 from bench_hooks import PLAIN
+from own_work import PARTS, Recording, record, seconds
 from timing import machine
 
 from gancore import assembly

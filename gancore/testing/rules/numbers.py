@@ -175,7 +175,7 @@ def _check_link(bench: Bench, session: Session, link: Augment) -> None:
     program = session.plan.full_program("d")
     assert program is not None
     step = session.trainer.new_step(program, 0)
-    session.trainer._draw(step)
+    session.trainer.draw(step)
     for side in link.sides:
         draw = step.augmentation[side][bench.name]
         random = torch.Generator().manual_seed(1)
