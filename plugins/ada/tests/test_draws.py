@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gancore.ops import using
+from gancore.ops import ready, using
 from gancore.testing import build_ops
 from gancore_ada import functional, fused
 from gancore_ada.library import LIBRARY
@@ -15,6 +15,7 @@ from gancore_ada.library import LIBRARY
 def _fused_paths():
     build_ops(LIBRARY)
     with using("require"):
+        assert ready(LIBRARY, torch.zeros(1))  # loaded, for tests that call the operations themselves
         yield
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gancore.ops import build, using
+from gancore.ops import build, ready, using
 from gancore.ops.library import COMMON
 from gancore.testing import build_ops, run_steps, skip_without, tiny_session
 from gancore_ada import functional, fused
@@ -31,6 +31,7 @@ LAYOUTS = (torch.contiguous_format, torch.channels_last)
 def _fused_paths():
     build_ops(LIBRARY)
     with using("require"):
+        assert ready(LIBRARY, torch.zeros(1))  # loaded, for tests that call the operations themselves
         yield
 
 
