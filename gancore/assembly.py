@@ -60,11 +60,14 @@ class Session:
             torch.set_num_threads(self.threads_before)
 
 
-def assemble(config: Config, registry: Registry, progress: Progress | None = None) -> Session:
+def assemble(
+    config: Config, registry: Registry, progress: Progress | None = None, dataset: Dataset | None = None
+) -> Session:
     """Build a session; every error that can be found before training is raised here.
 
     Args:
         progress: called with (done, total) while data is read.
+        dataset: opened already, in place of what the configuration names.
     """
     threads_before = torch.get_num_threads()
     if config.compute.threads:
@@ -75,7 +78,8 @@ def assemble(config: Config, registry: Registry, progress: Progress | None = Non
             "process, without torchrun"
         )
     choose_device(config.compute.device)  # before data is read
-    dataset = open_dataset(config.data, progress)
+    if dataset is None:
+        dataset = open_dataset(config.data, progress)
     compute = choose(config.compute, dataset.kind)
     device, dtype = compute.device, compute.dtype
     if device.type == "cuda":

@@ -33,6 +33,11 @@ class Compute:
         """The type of parameters, images and losses."""
         return torch.float64 if self.precision == "float64" else torch.float32
 
+    @property
+    def product_type(self) -> torch.dtype:
+        """The type of the networks' matrix products."""
+        return torch.bfloat16 if self.precision == "bf16" else self.dtype
+
 
 def choose(options: ComputeOptions, kind: Literal["image", "points"]) -> Compute:
     """Fill in what the configuration leaves open.

@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "train": ("gancore.cli.train:train", "Train a generator; prints the path of its run folder."),
     "resume": ("gancore.cli.resume:resume", "Continue a run exactly where its last checkpoint left it."),
     "plan": ("gancore.cli.plan:plan", "Show what a run would compute and what a step costs; writes nothing."),
+    "bench": ("gancore.cli.bench:bench", "Measure a step, the share of each plugin, the distance to the limits."),
     "sample": ("gancore.cli.sample:sample", "Images from a run: a grid, single files or a zip."),
     "plugins": ("gancore.cli.plugins:plugins", "Methods and networks: what is installed, and what mixes."),
     "ops": ("gancore.cli.ops:ops", "Fused operations: what is built, and build it."),

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import statistics
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from gancore.graphs import EAGER_FIRST
+from gancore.limits import now
 
 if TYPE_CHECKING:
     from gancore.assembly import Session
+    from gancore.trainer import Trainer
 
 REPEATS = 3
 DUE, NOT_DUE = "every_term_due", "lazy_terms_not_due"
@@ -49,7 +50,7 @@ def measure(session: Session) -> dict[str, Any]:
         "step_seconds": step,
         "images_per_second": config.train.batch / step,
         "run_seconds": step * config.train.steps,
-        "peak_memory_bytes": _peak_memory(device),
+        "peak_memory_bytes": peak_memory(device),
         "memory_of": str(device) if device.type == "cuda" else "the process",
     }
 
@@ -63,9 +64,9 @@ def _run(session: Session, index: int, timings: Timings) -> list[float]:
 
     def timed(phase: str, critic: int) -> None:
         program = plan.program(phase, trainer.d_updates + critic if phase[0] == "d" else trainer.step_index)
-        began = _now(device)
+        began = now(device)
         update(phase, critic)
-        seconds = _now(device) - began
+        seconds = now(device) - began
         inside.append(seconds)
         if program is not None and warm:
             case = DUE if program is plan.full_program(phase) else NOT_DUE
@@ -74,15 +75,15 @@ def _run(session: Session, index: int, timings: Timings) -> list[float]:
     rest = []
     trainer.update = timed  # type: ignore[method-assign]
     try:
-        cold = 1 if trainer.graphs is None else EAGER_FIRST + 2
+        cold = cold_steps(trainer)
         for repeat in range(REPEATS + cold):
             warm = repeat >= cold
             trainer.step_index = index
             inside.clear()
-            began = _now(device)
+            began = now(device)
             trainer.train_step()
             if warm:
-                rest.append(max(_now(device) - began - sum(inside), 0.0))
+                rest.append(max(now(device) - began - sum(inside), 0.0))
     finally:
         trainer.update = update  # type: ignore[method-assign]
     return rest
@@ -102,13 +103,12 @@ def _shares(session: Session, phase: str) -> dict[str, float]:
     return {DUE: full / cycle, NOT_DUE: some / cycle}
 
 
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+def cold_steps(trainer: Trainer) -> int:
+    """Steps before the first that counts: on a GPU until graphs are recorded and compared."""
+    return 1 if trainer.graphs is None else EAGER_FIRST + 3
 
 
-def _peak_memory(device: torch.device) -> int | None:
+def peak_memory(device: torch.device) -> int | None:
     """Bytes: of the device's allocator, or the largest resident size of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

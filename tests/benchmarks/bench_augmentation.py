@@ -14,14 +14,12 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from timing import Pair, machine, paired
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from gancore.limits import Traffic
 from gancore.ops import using
 from gancore_ada import functional as ada
 from gancore_ada.options import AdaOptions
@@ -31,29 +29,6 @@ POLICY = "color,translation,cutout"
 P = 0.5
 MULTIPLIERS = AdaOptions().multipliers()
 MIB = 2**20
-RESERVED = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided")
-
-
-class Traffic(TorchDispatchMode):
-    """Counts bytes and operators of what runs inside."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-        self.operators = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        name = func.overloadpacket.__name__
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
-        places = {tensor.untyped_storage().data_ptr() for tensor in given}
-        shares = bool(made) and all(tensor.untyped_storage().data_ptr() in places for tensor in made)
-        is_view = shares and not func._schema.is_mutable
-        if name not in RESERVED and not is_view:
-            self.operators += 1
-            self.bytes += sum(tensor.numel() * tensor.element_size() for tensor in (*given, *made))
-        return out
 
 
 class Case:

@@ -29,19 +29,12 @@ PLAIN = {"compute.precision": "float32", "compute.memory_format": "contiguous"}
 
 def build(values: dict[str, Any]) -> Session:
     """A session over random images of 32 px, or what ``data.source`` names; ``values`` are configuration keys."""
-    from gancore import assembly
-
     registry = discover()
     config = resolve(registry, [("benchmark", {"train.batch": 64, "train.steps": 10**6, **values})])
     if "data.source" in values:
         return assemble(config, registry)
     images = np.random.default_rng(0).integers(0, 256, (4096, 3, 32, 32), dtype=np.uint8)
-    opened = assembly.open_dataset
-    assembly.open_dataset = lambda *_: MemoryDataset(images, name="noise")
-    try:
-        return assemble(config, registry)
-    finally:
-        assembly.open_dataset = opened
+    return assemble(config, registry, dataset=MemoryDataset(images, name="noise"))
 
 
 class Loop:

@@ -32,7 +32,6 @@ from bench_hooks import PLAIN
 from own_work import PARTS, Recording, record, seconds
 from timing import machine
 
-from gancore import assembly
 from gancore.assembly import Session, assemble
 from gancore.cli.plugins import compatibility
 from gancore.config import resolve
@@ -80,12 +79,7 @@ class Subject:
     def __init__(self, registry: Registry, names: list[str], options: dict[str, object], images: MemoryDataset):
         given = {"plugins": names, "network.name": "dcgan", "train.steps": 10**6, **PLAIN, **options}
         config = resolve(registry, [("benchmark", given)])
-        opened = assembly.open_dataset
-        assembly.open_dataset = lambda *_: images
-        try:
-            self.session: Session = assemble(config, registry)
-        finally:
-            assembly.open_dataset = opened
+        self.session: Session = assemble(config, registry, dataset=images)
         self.trainer = self.session.trainer
         self.programs = [self.trainer.plan.full_program(phase) for phase in self.trainer.plan.phases]
         self.recordings: dict[str, Recording] = record(self.trainer)

@@ -160,7 +160,7 @@ def pure_functions_stay(bench: Bench) -> str | None:
 def _check_link(bench: Bench, session, link: Augment) -> None:  # type: ignore[no-untyped-def]
     program = session.plan.full_program("d")
     step = session.trainer.new_step(program, 0)
-    session.trainer._draw(step)
+    session.trainer.draw(step)
     side = link.sides[0]
     draw = step.augmentation[side][bench.name]
     images = torch.rand(step.batch, *session.dataset.shape) * 2 - 1
