@@ -86,8 +86,10 @@ def played(plugins, overrides=None, registry=None, steps=8) -> tuple[Session, Se
     return run_steps(played, steps), run_steps(plain, steps)
 
 
-@pytest.mark.parametrize(("lazy", "steps"), [("merge", 100), ("separate", 16)])
-def test_a_hundred_steps_are_bit_equal(lazy, steps) -> None:
+@pytest.mark.parametrize(
+    ("lazy", "steps"), [pytest.param("merge", 100, marks=pytest.mark.slow), ("merge", 16), ("separate", 16)]
+)
+def test_replayed_steps_are_bit_equal(lazy, steps) -> None:
     overrides = {"r1.every": 3, "train.lazy": lazy, "train.n_critic": 2, "data.conditional": True}
     ours, theirs = played(MIX, overrides, registry_with(*ALL), steps)
     assert ours.trainer.graphs.notes == []

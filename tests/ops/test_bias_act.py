@@ -115,6 +115,7 @@ def test_alpha_and_a_wider_bias(fused) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ACTIVATIONS)
 @pytest.mark.parametrize("clamp", [None, 1.1])
 def test_gradients_of_first_and_second_order_against_finite_differences(act: str, clamp, fused) -> None:

@@ -136,6 +136,7 @@ def test_values_and_gradients_are_those_of_the_reference(dtype: torch.dtype, fus
         agree(trial, dtype)
 
 
+@pytest.mark.slow
 def test_gradients_of_any_order_against_finite_differences(fused) -> None:
     for trial in range(12):
         x, taps, settings = drawn(trial, largest=(4, 5))

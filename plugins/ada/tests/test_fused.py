@@ -75,6 +75,7 @@ def test_values_and_gradients_are_those_of_the_reference(pipe, dtype, layout) ->
         agree(*case(shape, pipe, dtype, layout, seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_large_and_strongly_moved_images(dtype) -> None:
     """Several tiles, matrices that shrink, stretch, shear, collapse and look far away."""
@@ -90,6 +91,7 @@ def test_large_and_strongly_moved_images(dtype) -> None:
     agree(images, drawn, 1e-11 if dtype == torch.float64 else 2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipe", ["bgc", "all"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("blit", ["wavelet", "exact"])
