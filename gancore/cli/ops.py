@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gancore.cli.console import Reporter, table
+from gancore.cli.console import Reporter, plural, table
 from gancore.cli.exits import NO
 from gancore.cli.main import SuggestingGroup
 from gancore.errors import ConfigError, GancoreError, nearest
@@ -47,7 +51,10 @@ def list_ops(names: tuple[str, ...], as_json: bool) -> None:
 @ops.command()
 @_names
 @click.option(
-    "--device", type=click.Choice(["auto", *DEVICES]), default="auto", help="auto: cpu, and cuda where nvcc is."
+    "--device",
+    type=click.Choice(["auto", *DEVICES]),
+    default="auto",
+    help="auto: cpu, and cuda on a machine with a GPU.",
 )
 @click.option("--force", is_flag=True, help="Build what is built already.")
 def build(names: tuple[str, ...], device: str, force: bool) -> None:
@@ -57,10 +64,12 @@ def build(names: tuple[str, ...], device: str, force: bool) -> None:
     """
     chosen = _libraries(names)
     failed = False
-    with Reporter() as reporter:
-        for target in _devices(device, reporter):
-            for library in chosen:
-                failed = not _build(library, target, force, reporter) or failed
+    with Reporter() as reporter, ThreadPoolExecutor(os.cpu_count()) as pool:  # each waits for its compiler
+        work = [(library, target) for target in _devices(device) for library in chosen if library.sources(target)]
+        reporter.stage(f"building {plural(len(work), 'file')}")
+        for built, text in pool.map(lambda each: _build(each[0], each[1], force), work):
+            reporter.say(text)
+            failed = failed or not built
     if failed:
         raise click.exceptions.Exit(NO)
 
@@ -74,36 +83,25 @@ def describe(library: OpLibrary) -> dict[str, Any]:
     return {"name": library.name, "package": library.package, "ops": dict(library.ops), "built": state}
 
 
-def _build(library: OpLibrary, device: Device, force: bool, reporter: Reporter) -> bool:
+def _build(library: OpLibrary, device: Device, force: bool) -> tuple[bool, str]:
+    """Whether it is there now, and what to say of it."""
     from gancore.ops import build as builder
 
-    if not library.sources(device):
-        return True
     if library.built(device) and not force:
-        reporter.say(f"{library.name} for {device}: built already")
-        return True
-    reporter.stage(f"building {library.name} for {device}")
+        return True, f"{library.name} for {device}: built already"
     began = time.monotonic()
     try:
         path = builder.build(library, device, force=force)
     except GancoreError as error:
-        reporter.say(f"{library.name} for {device}: not built: {error}")
-        return False
-    reporter.say(f"{library.name} for {device}: built in {time.monotonic() - began:.0f} s: {path}")
-    return True
+        return False, f"{library.name} for {device}: not built: {error}"
+    return True, f"{library.name} for {device}: built in {time.monotonic() - began:.0f} s: {path}"
 
 
-def _devices(chosen: str, reporter: Reporter) -> tuple[Device, ...]:
-    from gancore.ops.build import BuildError, toolchain
-
+def _devices(chosen: str) -> tuple[Device, ...]:
     if chosen != "auto":
         return tuple(device for device in DEVICES if device == chosen)
-    try:
-        toolchain("cuda")
-    except BuildError as error:
-        reporter.say(f"cuda: left out: {error}")
-        return ("cpu",)
-    return DEVICES
+    has_gpu = Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
+    return DEVICES if has_gpu else ("cpu",)
 
 
 def _libraries(names: tuple[str, ...]) -> list[OpLibrary]:

@@ -189,7 +189,7 @@ def test_list_and_build_on_the_command_line(listed: OpLibrary, compiler, monkeyp
     run = CliRunner()
     answer = json.loads(run.invoke(cli, ["ops", "list", "--json"]).output)
     assert answer["libraries"][0]["built"] == {"cpu": "not built", "cuda": "-"}
-    done = run.invoke(cli, ["ops", "build", "--device", "cpu"])
+    done = run.invoke(cli, ["ops", "build"])
     assert done.exit_code == 0, done.output
     assert "fancy_ops for cpu: built in" in done.output
     assert "built already" in run.invoke(cli, ["ops", "build", "--device", "cpu"]).output
