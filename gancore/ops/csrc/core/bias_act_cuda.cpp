@@ -1,7 +1,9 @@
 // Bias and activation on a GPU: the binding.
 #include "bias_act_binding.h"
 #include "bias_act_cuda.h"
-#include "cuda_binding.h"
+#include "binding.h"
+
+#include <gancore/gpu.h>
 
 #include <torch/csrc/stable/library.h>
 
@@ -12,6 +14,9 @@ using torch::headeronly::Half;
 
 namespace core {
 namespace {
+
+using gancore::kind_of;
+using gancore::stream_of;
 
 template <typename T>
 Settings<double> widened(double alpha, double gain, double clamp) {

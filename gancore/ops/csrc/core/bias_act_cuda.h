@@ -2,10 +2,12 @@
 #pragma once
 
 #include "activation.h"
-#include "kind.h"
+#include <gancore/kind.h>
 #include "split.h"
 
 namespace core {
+
+using gancore::Kind;
 
 struct Epilogue {
   Kind kind;

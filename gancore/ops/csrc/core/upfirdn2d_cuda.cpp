@@ -1,5 +1,7 @@
 // Resampling on a GPU: the binding.
-#include "cuda_binding.h"
+#include "binding.h"
+
+#include <gancore/gpu.h>
 #include "upfirdn2d_binding.h"
 #include "upfirdn2d_cuda.h"
 
@@ -7,6 +9,9 @@
 
 namespace core {
 namespace {
+
+using gancore::kind_of;
+using gancore::stream_of;
 
 Tensor upfirdn2d(const Tensor& x, const Tensor& taps, int64_t up_x, int64_t up_y, int64_t down_x, int64_t down_y,
                  int64_t left, int64_t top, int64_t width, int64_t height, bool flip, double gain) {

@@ -1,10 +1,12 @@
 // What the binding of upfirdn2d calls: kernels behind plain pointers.
 #pragma once
 
-#include "kind.h"
+#include <gancore/kind.h>
 #include "upfirdn2d.h"
 
 namespace core {
+
+using gancore::Kind;
 
 struct Resampling {
   Kind kind;

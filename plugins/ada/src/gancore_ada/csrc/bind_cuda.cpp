@@ -2,29 +2,15 @@
 #include "binding.h"
 #include "cuda.h"
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/accelerator.h>
+#include <gancore/gpu.h>
+
 #include <torch/csrc/stable/library.h>
 
 namespace ada {
 namespace {
 
-Kind kind_of(const Tensor& images) {
-  switch (images.scalar_type()) {
-    case ScalarType::Float: return Kind::kFloat;
-    case ScalarType::Double: return Kind::kDouble;
-    case ScalarType::BFloat16: return Kind::kBFloat16;
-    case ScalarType::Half: return Kind::kHalf;
-    default: STD_TORCH_CHECK(false, "images: expected float32, float64, bfloat16 or float16");
-  }
-  return Kind::kFloat;
-}
-
-void* stream_of(int32_t device) {
-  void* stream = nullptr;
-  STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(device, &stream) == 0, "no current CUDA stream");
-  return stream;
-}
+using gancore::kind_of;
+using gancore::stream_of;
 
 Tensor warp(const Tensor& images, const Tensor& geometry, const Tensor& colour, const Tensor& cutout,
             bool transposed, bool offset) {
@@ -49,7 +35,7 @@ Tensor warp(const Tensor& images, const Tensor& geometry, const Tensor& colour, 
   Tensor points = torch::stable::new_empty(matrices, {images.size(0), images.size(1), points_y, points_x});
   auto part = [](const Tensor& given) { return given.numel() ? given.data_ptr() : nullptr; };
   int error = launch_warp(kind_of(images), problem, in.data_ptr(), out.data_ptr(), part(matrices), part(colours),
-                          part(cuts), part(points), stream_of(device));
+                          part(cuts), part(points), stream_of(images));
   STD_TORCH_CHECK(error == 0, "ADA: CUDA error ", error);
   return out;
 }
@@ -67,7 +53,7 @@ Composed compose(const Tensor& uniforms, const Tensor& normals, const Tensor& p,
   auto run = [&](auto results) {
     return launch_compose(settings, count, static_cast<const float*>(u.data_ptr()),
                           static_cast<const float*>(n.data_ptr()), static_cast<const float*>(p.data_ptr()), results,
-                          stream_of(device));
+                          stream_of(uniforms));
   };
   int error = doubles ? run(pointers<double>(found)) : run(pointers<float>(found));
   STD_TORCH_CHECK(error == 0, "ADA: CUDA error ", error);

@@ -3,6 +3,8 @@
 
 #include "parameters.h"
 
+#include <gancore/tensor.h>
+
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
@@ -11,14 +13,9 @@
 
 namespace ada {
 
+using gancore::is_channels_last;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-// Channels last in memory and in no other way: a batch of one channel is contiguous.
-inline bool is_channels_last(const Tensor& x) {
-  return !x.is_contiguous() && x.stride(1) == 1 && x.stride(3) == x.size(1) && x.stride(2) == x.size(1) * x.size(3) &&
-         x.stride(0) == x.size(1) * x.size(2) * x.size(3);
-}
 
 // The type that images of a type are computed in.
 inline ScalarType wide(const Tensor& images) {

@@ -2,12 +2,14 @@
 // launch, 0 where there is none.
 #pragma once
 
+#include <gancore/kind.h>
+
 #include "block.h"
 #include "parameters.h"
 
 namespace ada {
 
-enum class Kind : int { kFloat, kDouble, kBFloat16, kHalf };
+using gancore::Kind;
 
 // in, out: (B, C, H, W). geometry, colour, cutout: of the type that the images are computed in; null for what is
 // left out. points: memory of the transpose with geometry, (B, C, 2 H + 10, 2 W + 10), else null.

@@ -2,8 +2,8 @@
 #include "binding.h"
 #include "cuda.h"
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/accelerator.h>
+#include <gancore/gpu.h>
+
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
@@ -11,22 +11,8 @@
 namespace adaptivemix {
 namespace {
 
-Kind kind_of(const Tensor& x) {
-  switch (x.scalar_type()) {
-    case ScalarType::Float: return Kind::kFloat;
-    case ScalarType::Double: return Kind::kDouble;
-    case ScalarType::BFloat16: return Kind::kBFloat16;
-    case ScalarType::Half: return Kind::kHalf;
-    default: STD_TORCH_CHECK(false, "expected float32, float64, bfloat16 or float16");
-  }
-  return Kind::kFloat;
-}
-
-void* stream_of(const Tensor& x) {
-  void* stream = nullptr;
-  STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream) == 0, "no current CUDA stream");
-  return stream;
-}
+using gancore::kind_of;
+using gancore::stream_of;
 
 // Tensors in one layout, held as long as kernels are being launched.
 struct Held {

@@ -3,6 +3,8 @@
 
 #include <optional>
 
+#include <gancore/tensor.h>
+
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
@@ -10,15 +12,10 @@
 
 namespace adaptivemix {
 
+using gancore::is_channels_last;
 using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-// Channels last in memory and in no other way: a batch of one channel is contiguous. Rows stand together either way.
-inline bool is_channels_last(const Tensor& x) {
-  return x.dim() == 4 && !x.is_contiguous() && x.stride(1) == 1 && x.stride(3) == x.size(1) &&
-         x.stride(2) == x.size(1) * x.size(3) && x.stride(0) == x.size(1) * x.size(2) * x.size(3);
-}
 
 inline Tensor laid_out(const Tensor& x, bool channels_last) {
   return torch::stable::contiguous(x, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);

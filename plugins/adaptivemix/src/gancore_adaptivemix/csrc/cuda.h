@@ -1,11 +1,13 @@
 // What the binding calls: kernels behind plain pointers.
 #pragma once
 
+#include <gancore/kind.h>
+
 #include <cstdint>
 
 namespace adaptivemix {
 
-enum class Kind : int { kFloat, kDouble, kBFloat16, kHalf };
+using gancore::Kind;
 
 // Values of a batch, each (count, size); `noise` may be null. Where an index of `order` lies outside of the batch,
 // results are NaN.

@@ -3,23 +3,15 @@
 #include "cuda.h"
 #include "diffaugment.h"
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/accelerator.h>
+#include <gancore/gpu.h>
+
 #include <torch/csrc/stable/library.h>
 
 namespace diffaugment {
 namespace {
 
-Kind kind_of(const Tensor& images) {
-  switch (images.scalar_type()) {
-    case ScalarType::Float: return Kind::kFloat;
-    case ScalarType::Double: return Kind::kDouble;
-    case ScalarType::BFloat16: return Kind::kBFloat16;
-    case ScalarType::Half: return Kind::kHalf;
-    default: STD_TORCH_CHECK(false, "images: expected float32, float64, bfloat16 or float16");
-  }
-  return Kind::kFloat;
-}
+using gancore::kind_of;
+using gancore::stream_of;
 
 Tensor affine(const Tensor& images, const Tensor& colour, const Tensor& place, double brightness, double saturation,
               double contrast, int64_t cut_rows, int64_t cut_columns, int64_t spatial, bool transposed,
@@ -33,8 +25,7 @@ Tensor affine(const Tensor& images, const Tensor& colour, const Tensor& place, d
   Tensor out = torch::stable::empty_like(in);
   if (images.numel() == 0) return out;
   Tensor sums = torch::stable::new_empty(values, {images.size(0), int64_t(kParts)});
-  void* stream = nullptr;
-  STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(device, &stream) == 0, "no current CUDA stream");
+  void* stream = stream_of(images);
   Problem problem{kind_of(images), images.size(0), images.size(1), images.size(2), images.size(3), last,
                   brightness,      saturation,     contrast,       cut_rows,       cut_columns,    spatial,
                   transposed,      offset};

@@ -1,19 +1,16 @@
 // What both bindings check of their arguments.
 #pragma once
 
+#include <gancore/tensor.h>
+
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 namespace diffaugment {
 
+using gancore::is_channels_last;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-// Channels last in memory and in no other way: a batch of one channel is contiguous.
-inline bool is_channels_last(const Tensor& x) {
-  return !x.is_contiguous() && x.stride(1) == 1 && x.stride(3) == x.size(1) && x.stride(2) == x.size(1) * x.size(3) &&
-         x.stride(0) == x.size(1) * x.size(2) * x.size(3);
-}
 
 inline void check(const Tensor& images, const Tensor& colour, const Tensor& place) {
   STD_TORCH_CHECK(images.dim() == 4, "images have ", images.dim(), " dimensions; expected (B, C, H, W)");

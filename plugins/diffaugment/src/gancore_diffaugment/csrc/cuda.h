@@ -1,11 +1,13 @@
 // What the binding calls: kernels behind plain pointers.
 #pragma once
 
+#include <gancore/kind.h>
+
 #include <cstdint>
 
 namespace diffaugment {
 
-enum class Kind : int { kFloat, kDouble, kBFloat16, kHalf };
+using gancore::Kind;
 
 struct Problem {
   Kind kind;

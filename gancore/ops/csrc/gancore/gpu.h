@@ -1,15 +1,16 @@
-// What the bindings for a GPU share.
+// What bindings for a GPU share: the type of a tensor for its kernel, and the stream to launch on.
 #pragma once
 
-#include "binding.h"
-#include "kind.h"
+#include <gancore/kind.h>
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/tensor.h>
 
-namespace core {
+namespace gancore {
 
-inline Kind kind_of(const Tensor& x) {
+inline Kind kind_of(const torch::stable::Tensor& x) {
+  using torch::headeronly::ScalarType;
   switch (x.scalar_type()) {
     case ScalarType::Float: return Kind::kFloat;
     case ScalarType::Double: return Kind::kDouble;
@@ -20,10 +21,10 @@ inline Kind kind_of(const Tensor& x) {
   return Kind::kFloat;
 }
 
-inline void* stream_of(const Tensor& x) {
+inline void* stream_of(const torch::stable::Tensor& x) {
   void* stream = nullptr;
   STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream) == 0, "no current CUDA stream");
   return stream;
 }
 
-}  // namespace core
+}  // namespace gancore
