@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import statistics
 from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
-from timing import machine, paired
+from timing import machine, paired, show
 from torch import Tensor
 
 from gancore.ops import build, using
@@ -141,17 +140,13 @@ def main() -> None:
             for baseline in ("padded", "reference"):
                 calls = (call(how, shape, p, draws) for how in ("fused", baseline))
                 pair = paired(*calls, rounds=rounds, warm_up=1)
-                faster = [theirs / ours for ours, theirs in zip(pair.ours, pair.baseline, strict=True)]
-                low, middle, high = statistics.quantiles(faster, n=4)
                 cells = (
                     f"{'x'.join(map(str, shape))}, {p:g}",
                     "with" if draws else "without",
                     baseline,
-                    f"{1e3 * statistics.median(pair.baseline):.0f} ms",
-                    f"{1e3 * statistics.median(pair.ours):.2f} ms",
-                    f"{middle:.0f} ({low:.0f} to {high:.0f})",
+                    *pair.cells(),
                 )
-                print(f"| {' | '.join(cells)} |" if given.markdown else ", ".join(cells), flush=True)
+                show(cells, given.markdown)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from timing import machine, paired
+from timing import machine, paired, show
 from torch import Tensor
 
 from gancore.ops import bias_act, build, upfirdn2d, using
@@ -153,17 +153,13 @@ def main() -> None:
             for name, ours, baselines in cases(shape, dtype, layout):
                 pairs = [paired(ours, baseline, rounds=given.rounds, warm_up=1) for baseline in baselines]
                 pair = min(pairs, key=lambda pair: statistics.median(pair.baseline))
-                faster = [theirs / ours for ours, theirs in zip(pair.ours, pair.baseline, strict=True)]
-                low, middle, high = statistics.quantiles(faster, n=4)
                 cells = (
                     name,
                     "x".join(map(str, shape)),
                     f"{str(dtype).removeprefix('torch.')}, {layout}",
-                    f"{1e3 * statistics.median(pair.baseline):.1f} ms",
-                    f"{1e3 * statistics.median(pair.ours):.2f} ms",
-                    f"{middle:.1f} ({low:.1f} to {high:.1f})",
+                    *pair.cells(),
                 )
-                print(f"| {' | '.join(cells)} |" if given.markdown else ", ".join(cells), flush=True)
+                show(cells, given.markdown)
 
 
 if __name__ == "__main__":

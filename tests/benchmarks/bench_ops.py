@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import statistics
 from collections.abc import Callable
 
 import torch
-from timing import machine, paired
+from timing import machine, paired, show
 from torch import Tensor
 
 from gancore.ops import build, using
@@ -62,17 +61,13 @@ def main() -> None:
         function = augmented(shape)
         calls = [both_ways(function, images.requires_grad_(), gradient, mode) for mode in ("require", "off")]
         pair = paired(*calls, rounds=given.rounds if size == 32 else max(given.rounds // 4, 3), warm_up=1)
-        faster = [theirs / ours for ours, theirs in zip(pair.ours, pair.baseline, strict=True)]
-        low, middle, high = statistics.quantiles(faster, n=4)
         cells = (
             "diffaugment",
             f"64x3x{size}x{size}",
             f"{str(dtype).removeprefix('torch.')}, {layout}",
-            f"{1e3 * statistics.median(pair.baseline):.1f} ms",
-            f"{1e3 * statistics.median(pair.ours):.2f} ms",
-            f"{middle:.1f} ({low:.1f} to {high:.1f})",
+            *pair.cells(),
         )
-        print(f"| {' | '.join(cells)} |" if given.markdown else ", ".join(cells), flush=True)
+        show(cells, given.markdown)
 
 
 if __name__ == "__main__":
