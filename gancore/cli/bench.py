@@ -53,6 +53,9 @@ def _measure(
     sessions, kept = {"": session}, {}
     try:
         lines = summary(session)
+        reporter.stage("measuring a step")
+        _warm(session)
+        memory = peak_memory(session.device)  # before there is anything else in memory
         for name in config.plugins:
             if name == session.plan.objective:
                 kept[name] = "it is the objective"
@@ -61,11 +64,12 @@ def _measure(
                 sessions[name] = assemble(_without(config, name), registry, dataset=session.dataset)
             except GancoreError as error:
                 kept[name] = f"the run needs it: {error}"
+            else:
+                _warm(sessions[name])
         reporter.stage("measuring the machine")
         limits = measure_limits(session.device, session.compute.product_type)
-        reporter.stage("measuring a step")
+        reporter.stage("measuring steps by turns")
         seconds = _by_turns(sessions, rounds)
-        memory = peak_memory(session.device)
         work = _work(session)
     finally:
         for each in sessions.values():
@@ -97,13 +101,16 @@ def _without(config: Config, name: str) -> Config:
     )
 
 
-def _by_turns(sessions: Mapping[str, Session], rounds: int) -> dict[str, list[float]]:
+def _warm(session: Session) -> None:
     from gancore.cli.measure import cold_steps
+
+    for _ in range(cold_steps(session.trainer)):
+        session.trainer.train_step()
+
+
+def _by_turns(sessions: Mapping[str, Session], rounds: int) -> dict[str, list[float]]:
     from gancore.limits import now
 
-    for session in sessions.values():
-        for _ in range(cold_steps(session.trainer)):
-            session.trainer.train_step()
     seconds: dict[str, list[float]] = {name: [] for name in sessions}
     for _ in range(rounds):
         for name, session in sessions.items():
