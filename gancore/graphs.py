@@ -179,7 +179,6 @@ class Graphs:
                 return self._give_up(step, reals, compute, why)
         elif recording.replays == 1:
             difference = self._difference(recording, step, reals, compute, drawn)
-            recording.replays += 1
             if difference:
                 del known[signature]
                 self._eager.add(program)
