@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gancore.builtins.penalties import interpolate as interpolate
     from gancore.builtins.penalties import zero_centred as zero_centred
     from gancore.metrics import Samples as Samples
+    from gancore.metrics import Score as Score
     from gancore.networks.protocols import Discriminator as Discriminator
     from gancore.networks.protocols import Generator as Generator
     from gancore.randomness import Rng as Rng
@@ -48,6 +49,7 @@ _LAZY = {
     "Rng": "gancore.randomness",
     "RunContext": "gancore.run_context",
     "Samples": "gancore.metrics",
+    "Score": "gancore.metrics",
     "Step": "gancore.step",
     "StepKey": "gancore.step",
     "gradient_norm": "gancore.builtins.penalties",
@@ -83,6 +85,7 @@ __all__ = [
     "Rng",
     "RunContext",
     "Samples",
+    "Score",
     "Step",
     "StepKey",
     "TapSpec",

@@ -34,9 +34,9 @@ def refuse_drift(
         ConfigError: a name that the run does not know.
         CheckpointError: every difference, with both values and the flag that accepts it.
     """
-    before, now = dict(found.meta["config"]), config.flat()
+    before, now = _without_observers(found.meta["config"], registry), _without_observers(config.flat(), registry)
     for name in dropped:
-        if name not in before["plugins"]:
+        if name not in found.meta["config"]["plugins"]:
             raise ConfigError(
                 f"--drop-plugin {name}: the run has no such plugin{nearest(name, before['plugins'])}"
             )
@@ -56,6 +56,8 @@ def refuse_drift(
     if added and "plugins" not in allowed:
         lines.append(f"plugins: the run is left without its objective, and '{added[0]}' would take its place")
     for name, version in found.meta["plugins"].items():
+        if name in registry.methods and registry.methods[name].observer:
+            continue
         installed = registry.origins.get(name)
         if installed and name not in dropped and name not in allowed and installed.version != version["version"]:
             lines.append(f"{name}: version {version['version']} -> {installed.version}")
@@ -65,6 +67,15 @@ def refuse_drift(
         raise CheckpointError(
             f"train.steps = {config.train.steps} lies before the checkpoint's step {found.step}; give more steps"
         )
+
+
+def _without_observers(flat: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
+    """A configuration without the methods that only measure: they change no bit of a run."""
+    watching = {name for name in flat["plugins"] if name in registry.methods and registry.methods[name].observer}
+    kept = {
+        key: value for key, value in flat.items() if key.split(".")[:2] not in [["methods", n] for n in watching]
+    }
+    return {**kept, "plugins": [name for name in flat["plugins"] if name not in watching]}
 
 
 def drifted(step: int, lines: Sequence[str]) -> CheckpointError:

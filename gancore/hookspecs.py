@@ -30,7 +30,7 @@ A run, as pseudocode; hooks stand at the margin::
         every log_every: metrics.jsonl
     advise                                       host numbers of the tick; warnings, each said once
         every snap: checkpoint, sample grid
-    evaluate                                 when asked: metrics of a batch source of samples
+    evaluate                                 when asked, step 0 and the last included: metrics of samples
 
 An implementation takes only the arguments that it names. Training hooks are called in the order of method
 names, whatever the order of ``-p``; all of them collect. Wrappers on training hooks are refused: they could
@@ -40,7 +40,7 @@ edit another method's loss unseen.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pluggy
 
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from gancore.augment import Augment
     from gancore.declaration import Declaration
     from gancore.method import LossTerms
+    from gancore.metrics import Samples, Score
     from gancore.networks.spec import NetworkSpec
     from gancore.ops.library import OpLibrary
     from gancore.run_context import RunContext
@@ -158,10 +159,13 @@ class RunHooks:
         """
 
     @hookspec
-    def evaluate(self, run: RunContext, samples: Any) -> dict[str, float] | None:
-        """Return metrics by name for ``samples`` (:class:`~gancore.metrics.Samples`).
+    def evaluate(self, run: RunContext | None, samples: Samples) -> Mapping[str, float | Score] | None:
+        """Return metrics by name for ``samples`` (:class:`~gancore.api.Samples`).
 
-        Names must be unique across plugins: a second owner is an error that names both.
+        Fires before the first step, every ``output.evaluate_every`` steps and at the end; and from ``gan eval``,
+        for observers alone and with ``run`` None. Return a :class:`~gancore.api.Score` to say which direction is
+        better and how it was measured. Names must be unique across plugins: a second owner is an error that names
+        both.
         """
 
 

@@ -142,6 +142,7 @@ class RunManager:
         self._manager.add_hookspecs(hookspecs.RunHooks)
         for name, method in self.methods.items():
             _check_marked(method)
+            _check_observer(method)
             try:
                 self._manager.register(method, name=name)
                 self._manager.check_pending()
@@ -187,6 +188,19 @@ def _check_marked(method: Method) -> None:
                 f"plugin '{method.name}' marks '{name}' with @hookimpl, and no hook has that name"
                 f"{nearest(name, hookspecs.TRAINING_HOOKS)}; hooks: {', '.join(hookspecs.TRAINING_HOOKS)}"
             )
+
+
+def _check_observer(method: Method) -> None:
+    extra = [
+        hook
+        for hook in hookspecs.TRAINING_HOOKS
+        if hook != "evaluate" and hasattr(getattr(type(method), hook, None), f"{hookspecs.PROJECT}_impl")
+    ]
+    if method.spec.observer and extra:
+        raise PluginError(
+            f"plugin '{method.name}' is an observer, and has the hook '{extra[0]}'; an observer has 'evaluate' "
+            "alone: drop the hook, or observer=True"
+        )
 
 
 def _bind(function: Callable[..., Any], names: Iterable[str]) -> Callable[..., Any]:

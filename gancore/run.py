@@ -15,11 +15,13 @@ from gancore.assembly import Progress, Session, assemble
 from gancore.compute import choose_device
 from gancore.config import Config, Layer, flatten, load_file, named_plugins, resolve
 from gancore.drift import refuse_drift
-from gancore.errors import CheckpointError, ConfigError, PluginError
+from gancore.errors import ConfigError, PluginError
+from gancore.loading import networks_of
 from gancore.networks.protocols import Generator
 from gancore.plugin_manager import Registry, discover
 from gancore.run_folder import RunFolder, claim_default
-from gancore.training import Report, fit, generate, plugin_versions, restore
+from gancore.sampling import generate
+from gancore.training import Report, fit, plugin_versions, restore
 
 
 @dataclass
@@ -109,7 +111,7 @@ class Run:
             found = checkpoint.load_latest(self.folder.checkpoints)
             self.notes += [f"passed over a damaged checkpoint: {reason}" for reason in found.skipped]
             self._meta = found.meta
-            self._generator = _generator_of(found, self._registry or discover())
+            self._generator, _ = networks_of(found, self._registry or discover())
         return self._generator
 
 
@@ -250,21 +252,3 @@ def _versions(session: Session) -> dict[str, Any]:
     from gancore import __version__
 
     return {"gancore": __version__, "torch": torch.__version__, "plugins": plugin_versions(session)}
-
-
-def _generator_of(found: checkpoint.Checkpoint, registry: Registry) -> Generator:
-    """The averaged generator of a checkpoint, built from its own configuration; needs no data."""
-    flat = found.meta["config"]
-    spec = registry.network(flat["network.name"])
-    prefix = "network."
-    options = {k[len(prefix) :]: v for k, v in flat.items() if k.startswith(prefix) and k != "network.name"}
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-    data = found.meta["data"]
-    with torch.random.fork_rng(devices=[]):
-        generator, _ = spec.load()(spec.options(**options), tuple(data["shape"]), len(data.get("classes") or []))
-    if flat["compute.precision"] == "float64":
-        generator.double()
-    problems = checkpoint.restore_module(generator, "ema.", found.tensors)
-    if problems:
-        raise CheckpointError(f"the generator does not fit its checkpoint: {'; '.join(problems[:20])}")
-    return generator.eval().requires_grad_(False)

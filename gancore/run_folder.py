@@ -1,4 +1,4 @@
-"""The files of a run: ``config.toml``, ``metrics.jsonl``, ``samples/``, ``checkpoints/``."""
+"""The files of a run: ``config.toml``, ``metrics.jsonl``, samples, checkpoints, and what was measured."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class RunFolder:
         self.path = Path(path)
         self.config = self.path / "config.toml"
         self.metrics = self.path / "metrics.jsonl"
+        self.evaluations = self.path / "evaluations.jsonl"
+        self.pictures = self.path / "pictures"
         self.samples = self.path / "samples"
         self.checkpoints = self.path / "checkpoints"
 
@@ -100,16 +102,23 @@ class RunFolder:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All whole lines of ``metrics.jsonl``."""
-        if not self.metrics.exists():
-            return []
-        lines = self.metrics.read_text(encoding="utf-8").splitlines()
-        rows = []
-        for line in lines:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                continue  # a line that a kill cut short
-        return rows
+        return _read_rows(self.metrics)
+
+    def append_evaluation(self, row: Mapping[str, Any]) -> None:
+        """Add a line to ``evaluations.jsonl``: what was measured after training, which a resume leaves alone."""
+        with _writing(self.evaluations), open(self.evaluations, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def read_evaluations(self) -> list[dict[str, Any]]:
+        """What was measured while training and after it, in order of step, then of time."""
+        rows = [row for row in (*self.read_metrics(), *_read_rows(self.evaluations)) if "metrics" in row]
+        return sorted(rows, key=lambda row: int(row["step"]))
+
+    def picture(self, name: str, step: int) -> Path:
+        """Where a picture of an evaluation is kept; its folder is made."""
+        with _writing(self.pictures):
+            self.pictures.mkdir(exist_ok=True)
+        return self.pictures / f"{name}-{step:08d}.png"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -135,6 +144,21 @@ class RunFolder:
             except OSError:
                 pass  # a file system without locks
             yield
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file of JSON objects; a line that a kill cut short is passed over."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
 
 
 def claim_default(parent: str | Path, label: str) -> Path:

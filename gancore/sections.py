@@ -90,10 +90,12 @@ class OutputOptions:
     snap: int = option(500, help="Steps between checkpoints and sample grids.", minimum=1)
     keep: int = option(3, help="Checkpoints to keep.", minimum=2)
     keep_best: str = option(
-        "", help="Metric whose lowest value marks a checkpoint to keep too; needs evaluate_every."
+        "", help="Metric whose best value marks a checkpoint to keep too; needs evaluate_every."
     )
     grid: int = option(64, help="Images in a sample grid.", minimum=1, maximum=1024)
-    evaluate_every: int = option(0, help="Steps between evaluations; 0 for none.", minimum=0)
+    evaluate_every: int = option(
+        0, help="Steps between evaluations, the first before training, one at the end; 0 for none.", minimum=0
+    )
     max_hours: float = option(0.0, help="Save and stop after so many hours; 0 for no limit.", minimum=0)
 
 
@@ -118,6 +120,7 @@ FREE_KEYS = (
     "data.download",
     "data.memory_gib",
     "data.bad_files",
+    "data.held_out",
 )
 """Keys that may change on resume: the length of the run, what is written, and where things are. The digest of
 the data and the record of the environment stand for the latter."""

@@ -86,6 +86,8 @@ class MethodSpec:
         api: the hook API version it was written for.
         tested_with: methods with which its tests train and resume a run. ``gan plan`` marks every other pair as
             untested; it is enough that one of the two names the other.
+        observer: it only measures: the one hook that it has is ``evaluate``. It changes no bit of a run, mixes
+            with everything, may be changed on resume, and ``gan eval`` asks it.
     """
 
     name: str
@@ -96,6 +98,7 @@ class MethodSpec:
     reference: str = ""
     api: tuple[int, int] = HOOK_API
     tested_with: tuple[str, ...] = ()
+    observer: bool = False
 
     def check_api(self) -> None:
         """Raise :class:`PluginError` when this gancore cannot serve the version the method asks for."""
@@ -199,7 +202,11 @@ def warnings_of(claims: Mapping[str, Claims]) -> list[str]:
 
 
 def pairs_tested(specs: Mapping[str, MethodSpec], names: Iterable[str]) -> dict[tuple[str, str], bool]:
-    """For each pair of methods, in order of names, whether the tests of one of them cover it."""
+    """For each pair of methods, in order of names, whether the tests of one of them cover it.
+
+    Observers are left out: they take no part in training.
+    """
+    names = [name for name in names if not specs[name].observer]
     return {
         (first, second): second in specs[first].tested_with or first in specs[second].tested_with
         for first, second in itertools.combinations(sorted(names), 2)

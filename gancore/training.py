@@ -19,12 +19,12 @@ from gancore import checkpoint, pictures
 from gancore.advice import Advisor
 from gancore.assembly import Session, environment
 from gancore.drift import drifted
-from gancore.errors import CheckpointError, ConfigError, DivergedError, Interrupted, PluginError, Preempted
+from gancore.errors import CheckpointError, DivergedError, Interrupted, Preempted
+from gancore.evaluation import Evaluation, evaluate
 from gancore.method import load_method_state, method_state
-from gancore.metrics import Samples, gather
 from gancore.networks.protocols import Generator
-from gancore.randomness import Rng
 from gancore.run_folder import RunFolder
+from gancore.sampling import generate
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ def fit(session: Session, folder: RunFolder, report: Report | None = None) -> No
     last_time, last_step = began, first
     with _signals() as caught:
         if first == 0:
+            if output.evaluate_every:  # the curve's beginning; and what is missing is found before training
+                folder.append_metrics(keep_evaluation(folder, evaluate(session)))
             picture = snapshot(session, folder)
             if report is not None:
                 report(Tick(0, steps, 0, 0.0, 0.0, {}, picture))
@@ -84,8 +86,8 @@ def fit(session: Session, folder: RunFolder, report: Report | None = None) -> No
                     left = (steps - step) * (now - began) / max(step - first, 1)
                     said = tuple(f"{row['method']}: {row['what']}" for row in warnings)
                     report(Tick(step, steps, trainer.images_seen, rate, left, moments, warnings=said))
-            if output.evaluate_every and step % output.evaluate_every == 0:
-                folder.append_metrics({"step": step, "metrics": evaluate(session)})
+            if output.evaluate_every and (step % output.evaluate_every == 0 or done):
+                folder.append_metrics(keep_evaluation(folder, evaluate(session)))
             if step % output.snap == 0 or done or stopping:
                 _check_finite(session, folder)
                 picture = snapshot(session, folder)
@@ -168,66 +170,14 @@ def restore(
     trainer.step_index = found.step
 
 
-def evaluate(session: Session) -> dict[str, float]:
-    """The metrics of all ``evaluate`` hooks for the averaged generator as it is now."""
-    trainer = session.trainer
-    generator = trainer.ema.model
-    assert isinstance(generator, Generator)
-    samples = Samples(
-        lambda count, seed: generate(generator, count, seed, session.device),
-        session.dataset,
-        trainer.step_index,
-        trainer.images_seen,
-    )
-    results = {}
-    for call in session.manager.calls("evaluate"):
-        try:
-            results[call.method] = call.call(run=session.contexts[call.method], samples=samples)
-        except Exception as error:
-            raise PluginError(
-                f"plugin '{call.method}' raised in hook 'evaluate' (step {trainer.step_index}): "
-                f"{type(error).__name__}: {error}"
-            ) from error
-    return gather(results)
-
-
-@torch.no_grad()
-def generate(
-    generator: Generator,
-    count: int,
-    seed: int,
-    device: torch.device,
-    labels: list[int] | None = None,
-    truncation: float = 1.0,
-    batch: int = 64,
-) -> Tensor:
-    """Samples of a generator in evaluation mode; each latent depends on the seed and its index alone.
-
-    Args:
-        labels: one class an image; None takes the classes in turn when the generator is conditional.
-        truncation: factor on the latents; below 1 trades variety for typicality.
-
-    Returns:
-        (count, C, H, W) in [-1, 1], or points (count, 2), on the CPU.
-    """
-    if count < 1 or not math.isfinite(truncation):
-        raise ConfigError(
-            f"{count} samples with truncation {truncation}: expected at least 1, and a finite number"
-        )
-    dtype = next(generator.parameters()).dtype
-    width = generator.latent_dim
-    drawn = [Rng("samples", seed, index).normal(width) for index in range(count)]
-    latents = torch.stack(drawn) * truncation
-    classes = None
-    if generator.num_classes:
-        chosen = labels if labels is not None else [i % generator.num_classes for i in range(count)]
-        classes = torch.tensor(chosen, dtype=torch.int64, device=device)
-    latents = latents.to(device=device, dtype=dtype)
-    parts = [
-        generator(latents[i : i + batch], None if classes is None else classes[i : i + batch]).float().cpu()
-        for i in range(0, count, batch)
-    ]
-    return torch.cat(parts)
+def keep_evaluation(folder: RunFolder, found: Evaluation) -> dict[str, Any]:
+    """Save the pictures of an evaluation, and return its row."""
+    files = {}
+    for name, (picture, _) in found.pictures.items():
+        path = folder.picture(name, found.step)
+        pictures.save_png(picture, path)
+        files[name] = str(path.relative_to(folder.path))
+    return found.row(files)
 
 
 def sample_sheet(session: Session) -> Any:
@@ -312,12 +262,11 @@ def _best_step(session: Session, folder: RunFolder) -> int | None:
     if not metric:
         return None
     saved = set(checkpoint.steps(folder.checkpoints))
-    rows = [
-        (row["metrics"][metric], row["step"])
-        for row in folder.read_metrics()
-        if metric in row.get("metrics", {}) and row["step"] in saved
-    ]
-    return min(rows)[1] if rows else None
+    rows = [row for row in folder.read_metrics() if metric in row.get("metrics", {}) and row["step"] in saved]
+    if not rows:
+        return None
+    sign = -1 if rows[-1]["protocols"][metric]["better"] == "higher" else 1
+    return int(min((sign * row["metrics"][metric], row["step"]) for row in rows)[1])
 
 
 def _stop(folder: RunFolder, step: int, received: int | None) -> None:

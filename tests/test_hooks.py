@@ -9,10 +9,10 @@ from methods_for_tests import BrightenLink, spec_of
 
 from gancore import hookspecs
 from gancore.api import Claims, Method, hookimpl
+from gancore.evaluation import evaluate
 from gancore.ops import OpLibrary
 from gancore.plugin_manager import Origin, Registry
 from gancore.testing import registry_with, run_steps, tiny_session
-from gancore.training import evaluate
 
 LOG: list[str] = []
 
@@ -142,7 +142,7 @@ def test_the_order_of_a_run() -> None:
     update, lazy = [*d, *after("d")], [*d_reg, *after("d_reg")]
     assert [*update, *lazy, *update, *g, *after("g")] == LOG  # update 0 is due, update 1 is not
     LOG.clear()
-    assert evaluate(session) == {"a-spy_count": 2.0, "b-spy_count": 2.0}
+    assert evaluate(session).metrics == {"a-spy_count": 2.0, "b-spy_count": 2.0}
     assert LOG == ["a-spy.evaluate", "b-spy.evaluate"]
     session.close()
 

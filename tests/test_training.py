@@ -465,20 +465,7 @@ def test_old_checkpoints_go_and_the_best_stays(tmp_path: Path) -> None:
     train(tmp_path / "run", ["broken"], overrides, registry_with(broken("evaluate", metric)))
     assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [2, 6, 8]
     metrics = [row["metrics"] for row in rows(tmp_path / "run") if "metrics" in row]
-    assert metrics == [{"distance": 1.0}] + [{"distance": 5.0}] * 3
-
-
-def test_two_owners_of_a_metric_and_a_value_that_is_none() -> None:
-    from gancore.metrics import gather
-
-    assert gather({"a": None, "b": {"fid": 3}}) == {"fid": 3.0}
-    with pytest.raises(PluginError, match="metric 'fid' returned by both 'a' and 'b'"):
-        gather({"b": {"fid": 1.0}, "a": {"fid": 2.0}})
-    assert gather({"a": {"x": np.float32(1.5), "y": torch.tensor(2)}}) == {"x": 1.5, "y": 2.0}
-    with pytest.raises(PluginError, match="plugin 'a' returned list from evaluate; expected a dict"):
-        gather({"a": [1.0]})
-    with pytest.raises(PluginError, match="plugin 'a' returned metric 'fid' = nan"):
-        gather({"a": {"fid": float("nan")}})
+    assert metrics == [{"distance": 5.0}, {"distance": 1.0}] + [{"distance": 5.0}] * 3
 
 
 def test_samples_depend_on_the_seed_and_come_from_the_average(finished: Path) -> None:

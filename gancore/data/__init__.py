@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gancore.data.dataset import Dataset, LazyDataset, MemoryDataset
     from gancore.data.loader import Loader
 
-__all__ = ["DataOptions", "Dataset", "LazyDataset", "Loader", "MemoryDataset", "open_dataset"]
+__all__ = ["DataOptions", "Dataset", "LazyDataset", "Loader", "MemoryDataset", "open_dataset", "open_path"]
 
 _HOMES = {
     "Dataset": "gancore.data.dataset",
@@ -60,10 +60,11 @@ def open_dataset(options: DataOptions, progress: Callable[[int, int], None] | No
         return prepare(DigitsSource(), options, progress)
     if options.source.startswith(PREFIX):
         return prepare(TorchvisionSource(options), options, progress)
-    return prepare(_open_path(options.source), options, progress)
+    return prepare(open_path(options.source), options, progress)
 
 
-def _open_path(source: str) -> Any:
+def open_path(source: str) -> Any:
+    """The images of a folder or zip. Raises DataError when there is none."""
     from gancore.data.files import FolderSource, ZipSource
 
     path = Path(source).expanduser()

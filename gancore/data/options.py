@@ -44,5 +44,8 @@ class DataOptions:
         help="Sets up to this decoded size (GiB) stay in memory; larger ones are read on demand.",
         minimum=0,
     )
+    held_out: str = option(
+        "", help="A source that is never trained on, prepared like the set; for measures such as D's gap."
+    )
     root: str = option("", help="Folder of torchvision sets; empty is a cache folder of the user.")
     download: bool = option(True, help="Download a torchvision set that is not in root yet.")
