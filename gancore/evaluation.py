@@ -28,6 +28,12 @@ from gancore.plugin_manager import HookCall, Registry, RunManager, build_methods
 from gancore.run_folder import RunFolder
 from gancore.sampling import in_batches
 
+Counting = Callable[[str, int, int, str], None]
+
+
+def _silent(what: str, done: int, total: int, noun: str) -> None:
+    """No progress is shown."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -135,6 +141,7 @@ def evaluate_run(
     held_out: str = "",
     device: str = "auto",
     progress: Progress | None = None,
+    counting: Counting = _silent,
 ) -> Evaluation:
     """Measure a checkpoint of a run.
 
@@ -177,6 +184,7 @@ def evaluate_run(
             discriminator=discriminator.to(chosen),
             device=chosen,
             protocol=known(dataset, ema=averaged and half_life > 0, truncation=truncation),
+            progress=counting,
             open_held_out=_held_out(options, dataset),
             open_labelled=_labelled(options),
         )
@@ -196,6 +204,7 @@ def evaluate_folder(
     overrides: Mapping[str, Any] | None = None,
     device: str = "auto",
     progress: Progress | None = None,
+    counting: Counting = _silent,
 ) -> Evaluation:
     """Measure a folder or zip of generated images, all of one size, against a set.
 
@@ -227,6 +236,7 @@ def evaluate_folder(
             limit=len(images),
             device=choose_device(device),
             protocol=known(dataset, ema=None, truncation=None),
+            progress=counting,
             open_held_out=_held_out(data, dataset),
             open_labelled=_labelled(dataclasses.replace(data, image_size=size)),
         )

@@ -53,6 +53,7 @@ class Samples:
         discriminator: in evaluation mode; None for a folder of images.
         device: where networks are, and where a method may compute.
         protocol: what the core knows of the measurement; it enters every score.
+        progress: tell the user how far long work is: ``progress("features", done, total, "images")``.
     """
 
     source: Callable[[int, int, int], Iterator[Tensor]]
@@ -64,6 +65,7 @@ class Samples:
     discriminator: Discriminator | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     protocol: Mapping[str, Fact] = field(default_factory=dict)
+    progress: Callable[[str, int, int, str], None] = lambda what, done, total, noun: None
     open_held_out: Callable[[], Dataset | None] = lambda: None
     open_labelled: Callable[[], Dataset | None] = lambda: None
     pictures: dict[str, tuple[Image.Image, str]] = field(default_factory=dict)

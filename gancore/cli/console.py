@@ -57,14 +57,18 @@ class Reporter:
 
     def reading(self, done: int, total: int) -> None:
         """Progress while data is read; shown once that takes longer than two seconds."""
+        self.counting("reading data", done, total, "images")
+        if done == total:
+            self.stage("preparing")
+
+    def counting(self, name: str, done: int, total: int, noun: str) -> None:
+        """Progress of work of known length; without a terminal, lines once it takes longer than two seconds."""
         if self._bar is not None:
-            self._show("reading data", total, completed=done)
-            if done == total:
-                self.stage("preparing")
+            self._show(name, total, completed=done)
         elif self._next_line < 0:
             self._next_line = time.monotonic() + PATIENCE
         elif self._line_is_due():
-            self.say(f"reading data: {done:,} of {total:,} images")
+            self.say(f"{name}: {done:,} of {total:,} {noun}")
 
     def training(self, first: int, steps: int, position: Callable[[], int]) -> None:
         """Begin the bar of a run. ``position`` is asked for the current step on every refresh."""

@@ -20,6 +20,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "plan": ("gancore.cli.plan:plan", "Show what a run would compute and what a step costs; writes nothing."),
     "bench": ("gancore.cli.bench:bench", "Measure a step, the share of each plugin, the distance to the limits."),
     "sample": ("gancore.cli.sample:sample", "Images from a run: a grid, single files or a zip."),
+    "eval": ("gancore.cli.eval:evaluate", "Measure a run or a folder of images; every score with its protocol."),
+    "compare": ("gancore.cli.compare:compare", "Rank what was measured; refuses unlike protocols."),
     "plugins": ("gancore.cli.plugins:plugins", "Methods and networks: what is installed, and what mixes."),
     "ops": ("gancore.cli.ops:ops", "Fused operations: what is built, and build it."),
     "doctor": ("gancore.cli.doctor:doctor", "Check this machine and installation."),

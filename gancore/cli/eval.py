@@ -1,0 +1,194 @@
+"""``gan eval``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gancore.cli.console import Reporter, table
+from gancore.cli.options import parse_overrides, set_option
+from gancore.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gancore.evaluation import Evaluation
+
+DATA = "data."
+
+
+@click.command("eval")
+@click.argument("target", metavar="RUN|DIR", type=click.Path(path_type=Path))
+@click.option(
+    "-p",
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="NAME",
+    help="A plugin that measures; repeatable.  [default: those that the run names, else all that are installed]",
+)
+@set_option
+@click.option("--data", metavar="SOURCE", help="The reference.  [default: the set that the run was trained on]")
+@click.option("--held-out", metavar="SOURCE", help="Data that D was not trained on.  [default: as the run says]")
+@click.option("--step", type=click.IntRange(0), metavar="N", help="Checkpoint to measure.  [default: the newest]")
+@click.option("--raw", is_flag=True, help="Measure the generator as it is trained, not its average.")
+@click.option(
+    "--trunc",
+    type=click.FloatRange(0, min_open=True),
+    metavar="FACTOR",
+    help="Factor on the latents.  [default: 1]",
+)
+@click.option("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the result as JSON, and its pictures beside it, in place of RUN/evaluations.jsonl.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(
+    target: Path,
+    plugins: tuple[str, ...],
+    overrides: tuple[str, ...],
+    data: str | None,
+    held_out: str | None,
+    step: int | None,
+    raw: bool,
+    trunc: float | None,
+    device: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure a run, or a folder or zip of generated images, against data.
+
+    Every score is printed with the protocol it was measured under. Scores of a run are kept in its folder, for
+    gan compare and gan report.
+
+    \b
+      gan eval runs/001-digits-dcgan-nonsaturating
+      gan eval runs/001-digits-dcgan-nonsaturating --step 1000 --trunc 0.7
+      gan eval ./generated --data ./photos --out scores.json
+    """
+    changes = parse_overrides(overrides)
+    is_run = (target / "config.toml").is_file()
+    if not is_run:
+        _refuse(target, data, step=step, raw=raw, trunc=trunc)
+    with Reporter() as reporter:
+        reporter.stage("starting")
+        from gancore.plugin_manager import discover
+
+        registry = discover()
+        from gancore import evaluation
+
+        common: dict[str, Any] = {
+            "plugins": plugins,
+            "overrides": {key: value for key, value in changes.items() if not key.startswith(DATA)},
+            "device": device,
+            "progress": reporter.reading,
+            "counting": reporter.counting,
+        }
+        given = {key.removeprefix(DATA): value for key, value in changes.items() if key.startswith(DATA)}
+        if is_run:
+            if given:
+                raise ConfigError(
+                    f"-o data.{next(iter(given))}: the reference is prepared as the run's own set was; choose it "
+                    "with --data"
+                )
+            found = evaluation.evaluate_run(
+                target,
+                registry,
+                step=step,
+                averaged=not raw,
+                truncation=1.0 if trunc is None else trunc,
+                data=data or "",
+                held_out=held_out or "",
+                **common,
+            )
+        else:
+            given = {"source": data, **given, **({"held_out": held_out} if held_out else {})}
+            found = evaluation.evaluate_folder(str(target), registry, _data_options(given), **common)
+    click.echo(json.dumps(found.row(), indent=2) if as_json else "\n".join(as_text(target, found)))
+    if out is not None:
+        _write(found, out)
+    elif is_run:
+        _keep(found, target)
+
+
+def as_text(target: Path, found: Evaluation) -> list[str]:
+    """A table of scores, then what they share of their protocols, then what is each one's own."""
+    where = f" at step {found.step:,}, {found.images_seen:,} images seen" if found.images_seen else ""
+    lines = [f"{target}{where}; reference: {found.data}", ""]
+    rows = [(name, f"{score.value:.5g}", score.better or "-") for name, score in sorted(found.scores.items())]
+    lines += [table(rows, ("METRIC", "VALUE", "BETTER")), ""]
+    protocols = [dict(score.protocol) for score in found.scores.values()]
+    shared = {
+        key: value
+        for key, value in (protocols[0] if protocols else {}).items()
+        if all(protocol.get(key, _MISSING) == value for protocol in protocols)
+    }
+    if shared:
+        lines.append(f"protocol: {facts(shared)}")
+    for name, score in sorted(found.scores.items()):
+        own = {key: value for key, value in score.protocol.items() if key not in shared}
+        if own:
+            lines.append(f"  {name}: {facts(own)}")
+    return [*lines, *(f"note: {note}" for note in found.notes)]
+
+
+def facts(protocol: Mapping[str, Any]) -> str:
+    """A protocol in a line; what is not known is left out, a hash is cut short."""
+    shown = {key: value for key, value in protocol.items() if value is not None}
+    return ", ".join(f"{key} {_short(value)}" for key, value in shown.items())
+
+
+_MISSING = object()
+
+
+def _short(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{text[:12]}…" if len(text) == 64 else text
+
+
+def _refuse(target: Path, data: str | None, *, step: int | None, raw: bool, trunc: float | None) -> None:
+    """What a folder of images cannot be asked."""
+    if not target.exists():
+        raise ConfigError(f"'{target}' not found: expected a run folder, or a folder or zip of generated images")
+    flags = {"--step": step is not None, "--raw": raw, "--trunc": trunc is not None}
+    for flag, is_given in flags.items():
+        if is_given:
+            raise ConfigError(f"{flag} is for a run, and '{target}' holds no config.toml: leave it out")
+    if data is None:
+        raise ConfigError(
+            f"'{target}' is no run (it holds no config.toml); to measure a folder of generated images, say what "
+            "they are compared with: --data SOURCE"
+        )
+
+
+def _data_options(given: Mapping[str, Any]) -> Any:
+    from gancore.data.options import DataOptions
+    from gancore.options import resolve_options
+
+    return resolve_options(DataOptions, given, where=DATA)[0]
+
+
+def _keep(found: Evaluation, run: Path) -> None:
+    from gancore.run_folder import RunFolder
+    from gancore.training import keep_evaluation
+
+    folder = RunFolder(run)
+    folder.append_evaluation(keep_evaluation(folder, found))
+
+
+def _write(found: Evaluation, path: Path) -> None:
+    from gancore.atomic import write_atomic
+    from gancore.pictures import save_png
+
+    files = {}
+    for name, (picture, _) in found.pictures.items():
+        files[name] = f"{path.stem}-{name}.png"
+        save_png(picture, path.with_name(files[name]))
+    write_atomic(path, (json.dumps(found.row(files), indent=2) + "\n").encode())
