@@ -37,7 +37,7 @@ def prepare(session: nox.Session) -> None:
     if STAMP.exists() and STAMP.read_text(encoding="utf-8") == state:
         return
     editable = [argument for plugin in PLUGINS for argument in ("-e", plugin)]
-    packages = ["-e", ".[test,lint]", *editable]
+    packages = ["-e", ".[report,video,tensorboard,test,lint]", *editable]
     uv = shutil.which("uv")
     if uv:
         if not BIN.exists():
