@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,7 @@ def number(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return f"{value:,}" if abs(value) < 10**15 else f"{value:.4g}"
+        return f"{value:,}" if abs(value) < 10**15 else f"{Decimal(value):.4g}"
     if not isinstance(value, float):
         return str(value)
     if not math.isfinite(value):

@@ -14,6 +14,7 @@ pytest.importorskip("jinja2", reason="needs the extra gancore[report]")
 
 from gancore.errors import ConfigError
 from gancore.report.charts import POINTS, Curve, lines, short, thin
+from gancore.report.embed import Embedded
 from gancore.report.page import number, render
 
 NASTY = "<script>alert(\"1\")</script> & 'q' ünïcode 数 $\\frac{a}$"
@@ -26,7 +27,8 @@ def test_numbers_for_people() -> None:
         math.inf: "–",  # noqa: RUF001
         True: "yes",
         12000: "12,000",
-        10**30: "1e+30",
+        10**30: "1.000e+30",
+        10**400: "1.000e+400",
         0.5: "0.5",
         64000.0: "64,000",
         1.23456e-7: "1.235e-07",
@@ -47,7 +49,7 @@ def test_parts_escape_their_values() -> None:
         parts.cards([(NASTY, NASTY, NASTY), ("n", 12000)]),
         parts.table([NASTY], [[NASTY]], caption=NASTY),
         parts.figure(lines([Curve([1, 2], [1, 2])], NASTY), NASTY, NASTY),
-        parts.picture("data:,", NASTY, NASTY),
+        parts.picture(Embedded("data:,", 1, 1), NASTY, NASTY),
         parts.legend([("#000", NASTY)]),
     ]
     for text in made:
