@@ -49,6 +49,11 @@ class Run:
         return self.folder.read_metrics()
 
     @property
+    def generator(self) -> Generator:
+        """The averaged generator of the newest whole checkpoint, in evaluation mode, without gradients."""
+        return self._load()
+
+    @property
     def step(self) -> int:
         """Step of the newest whole checkpoint."""
         self._load()

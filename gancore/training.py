@@ -191,7 +191,10 @@ def sample_sheet(session: Session) -> Any:
         return pictures.scatter(points, reference)
     if generator.num_classes:
         labels, columns = pictures.class_rows(generator.num_classes, count)
-        return pictures.grid(generate(generator, len(labels), seed, session.device, labels), columns)
+        titles = pictures.class_titles(session.dataset.class_names, labels[:columns])
+        return pictures.grid(
+            generate(generator, len(labels), seed, session.device, labels), columns, titles=titles
+        )
     return pictures.grid(generate(generator, count, seed, session.device))
 
 

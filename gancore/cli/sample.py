@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import math
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gancore.cli.console import Reporter
-from gancore.errors import ConfigError
+from gancore.errors import ConfigError, RunFolderError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +25,14 @@ if TYPE_CHECKING:
 IMAGES, POINTS = 64, 2000
 """How many samples there are when nobody says."""
 
+MOST_SEEDS = 100_000
+
+LONGEST_NAME = 120
+"""Letters of a file's name that gan chooses; of a longer one the rest becomes a digest."""
+
+MOST_COLUMNS = 16
+"""Classes that have a column each; of more, every tile has its class written below."""
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -30,7 +41,12 @@ IMAGES, POINTS = 64, 2000
 )
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Seed of the latents.  [default: 0]")
 @click.option("--seeds", metavar="LIST", help="One sample a seed, such as 0-7 or 1,4,9.")
-@click.option("--class", "label", metavar="CLASS", help="Name or index.  [default: the classes in turn]")
+@click.option(
+    "--class",
+    "label",
+    metavar="CLASS",
+    help="Name or index; several with commas, taken in turn.  [default: all classes in turn]",
+)
 @click.option(
     "--trunc",
     type=click.FloatRange(0, min_open=True),
@@ -39,7 +55,15 @@ IMAGES, POINTS = 64, 2000
     help="Factor on the latents; below 1 is less varied and more typical.  [default: 1]",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE", help="The grid.  [default: below RUN/samples]"
+    "--labels/--no-labels",
+    default=None,
+    help="Write class names, and the numbers of --seeds, on the grid.  [default: with several classes]",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The grid, a PNG.  [default: below RUN/samples]",
 )
 @click.option("--each", type=click.Path(path_type=Path), metavar="DIR", help="One PNG a sample into this folder.")
 @click.option(
@@ -53,6 +77,7 @@ def sample(
     seeds: str | None,
     label: str | None,
     trunc: float,
+    labels: bool | None,
     out: Path | None,
     each: Path | None,
     archive: Path | None,
@@ -64,43 +89,86 @@ def sample(
     """
     if seeds is not None and (seed is not None or count is not None):
         raise click.UsageError("--seeds gives one sample a seed; leave out --seed and --n")
-    chosen = parse_seeds(seeds) if seeds is not None else None
+    if labels is not None and out is None and (each or archive):
+        raise click.UsageError(
+            "--labels and --no-labels are for the grid, and none is written: give --out as well"
+        )
+    chosen = list(dict.fromkeys(parse_seeds(seeds))) if seeds is not None else None
+    if out is not None and out.suffix.lower() != ".png":
+        raise ConfigError(f"--out '{out}': the grid is a PNG; end the name in .png")
+    for path in (out, each, archive):
+        if path is not None:
+            require_writable(path if path is each else path.parent)
     with Reporter() as reporter:
         reporter.stage("sampling")
         from gancore import run as library
 
         loaded = library.load(run)
         points = len(_shape(loaded)) == 1
-        if points and (each or archive):
-            raise ConfigError("--each and --zip write images, and this run generates 2-D points: use --out")
+        if points and (each or archive or labels):
+            raise ConfigError(
+                "--each, --zip and --labels are for images, and this run generates 2-D points: use --out alone"
+            )
         number = len(chosen) if chosen is not None else count or (POINTS if points else IMAGES)
-        labels = _labels(loaded, number, label)
-        images = _generate(loaded, number, chosen, seed or 0, label, labels, trunc, device)
+        classes = parse_classes(loaded, label)
+        images = _generate(loaded, number, chosen, seed or 0, classes, trunc, device)
         for note in loaded.notes:
             reporter.say(note)
         which = f"seeds-{seeds}" if chosen is not None else f"seed-{seed or 0}-n-{number}"
-        names = [f"seed-{s:06d}" for s in chosen] if chosen is not None else _numbered(number)
+        names = [f"seed-{s:06d}" for s in chosen] if chosen is not None else [f"{i:06d}" for i in range(number)]
         reporter.stage("writing")
         written: list[Path] = []
         if each is not None:
             written.append(_write_each(images, each, names))
         if archive is not None:
-            written.append(_write_zip(images, archive, names, labels))
+            written.append(_write_zip(images, archive, names, in_turn(classes, number)))
         if out is not None or not written:
-            written.append(_write_grid(loaded, images, out or _default(loaded, which, label, trunc), points))
+            path = out or default_path(loaded, f"sample-{loaded.step:08d}-{which}", label, trunc, ".png")
+            if points:
+                written.append(_write_scatter(loaded, images, path))
+            else:
+                text = _text(loaded, number, chosen, classes, labels)
+                written.append(_write_grid(images, path, *text))
     for path in written:
         click.echo(path)
 
 
 def parse_seeds(text: str) -> list[int]:
-    """``"0-3,9"`` as ``[0, 1, 2, 3, 9]``."""
-    seeds: list[int] = []
+    """``"0-3,9"`` as ``[0, 1, 2, 3, 9]``.
+
+    Raises:
+        ConfigError: it is no such list, or one of more than :data:`MOST_SEEDS`.
+    """
+    ranges: list[range] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if match is None or (match[2] is not None and int(match[2]) < int(match[1])):
             raise ConfigError(f"--seeds {text!r}: expected seeds such as 0-7 or 1,4,9")
-        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
-    return list(dict.fromkeys(seeds))
+        ranges.append(range(int(match[1]), int(match[2] or match[1]) + 1))
+    number = sum(span.stop - span.start for span in ranges)
+    if number > MOST_SEEDS:
+        raise ConfigError(f"--seeds {text!r}: {number:,} seeds; expected at most {MOST_SEEDS:,}")
+    return [seed for span in ranges for seed in span]
+
+
+def parse_classes(run: Run, text: str | None) -> list[int] | None:
+    """The classes that ``--class`` names, in order; all classes without it; None for an unconditional run.
+
+    A class whose name has a comma is found by its whole name.
+
+    Raises:
+        ConfigError: a class that the run does not have.
+    """
+    if text is None:
+        return list(range(run.num_classes)) or None
+    if "," not in text or text in run.class_names:
+        return [run.label_index(text)]
+    return [run.label_index(part.strip()) for part in text.split(",")]
+
+
+def in_turn(classes: list[int] | None, number: int) -> list[int] | None:
+    """The class of every sample; None without classes."""
+    return None if classes is None else [classes[index % len(classes)] for index in range(number)]
 
 
 def _generate(
@@ -108,54 +176,89 @@ def _generate(
     number: int,
     seeds: list[int] | None,
     seed: int,
-    label: str | None,
-    labels: list[int] | None,
+    classes: list[int] | None,
     trunc: float,
     device: str,
 ) -> Tensor:
-    if seeds is None:
-        return run.sample(number, seed=seed, label=label, truncation=trunc, device=device)
     import torch
 
-    classes = labels if labels is not None else [None] * number
-    pairs = zip(seeds, classes, strict=True)
-    return torch.cat([run.sample(1, seed=s, label=c, truncation=trunc, device=device) for s, c in pairs])
+    from gancore.compute import choose_device
+    from gancore.sampling import generate
+
+    where = choose_device(device)
+    generator = run.generator.to(where)
+    labels = in_turn(classes, number)
+    if seeds is None:
+        return generate(generator, number, seed, where, labels, trunc)
+    pairs = zip(seeds, labels or [0] * number, strict=True)
+    return torch.cat([generate(generator, 1, s, where, [label], trunc) for s, label in pairs])
 
 
-def _labels(run: Run, number: int, label: str | None) -> list[int] | None:
-    """The class of every sample; None for an unconditional run."""
-    if label is not None:
-        return [run.label_index(label)] * number
-    return [index % run.num_classes for index in range(number)] if run.num_classes else None
+def _text(
+    run: Run, number: int, seeds: list[int] | None, classes: list[int] | None, wanted: bool | None
+) -> tuple[int, list[str], list[str]]:
+    """Columns of the grid, what stands above them, and what stands below each tile."""
+    several = classes is not None and len(set(classes[:number])) > 1
+    if not (several if wanted is None else wanted):
+        return 0, [], []
+    from gancore.pictures import class_titles
+
+    short = seeds is not None and max(seeds) < 10_000
+    numbers = [f"seed {seed}" if short else str(seed) for seed in seeds or ()]
+    if classes is None:
+        return 0, [], numbers or [str(index) for index in range(number)]
+    columns = min(len(classes), number) if several else math.ceil(math.sqrt(number))
+    if not several or columns <= MOST_COLUMNS:
+        return columns, class_titles(run.class_names, in_turn(classes, columns) or []), numbers
+    names = class_titles(run.class_names, in_turn(classes, number) or [])
+    return 0, [], [f"{seed}: {name}" for seed, name in zip(seeds, names, strict=True)] if seeds else names
 
 
 def _shape(run: Run) -> tuple[int, ...]:
     return tuple(run.sample(1).shape[1:])
 
 
-def _default(run: Run, which: str, label: str | None, trunc: float) -> Path:
-    # Not "step-…": these names belong to the sheets of training.
-    parts = [f"sample-{run.step:08d}", which]
-    parts += [f"class-{label}"] if label is not None else []
-    parts += [f"trunc-{trunc:g}"] if trunc != 1 else []
-    return run.folder.samples / (re.sub(r"[^\w.,-]", "_", "-".join(parts))[:120] + ".png")
+def default_path(run: Run, name: str, label: str | None, trunc: float, suffix: str) -> Path:
+    """A name that says how the picture was made, below RUN/samples; not "step-…", as training names its own."""
+    name += f"-class-{label}" if label is not None else ""
+    name += f"-trunc-{trunc:g}" if trunc != 1 else ""
+    plain = re.sub(r"[^\w.,-]", "_", name)
+    if len(plain) > LONGEST_NAME:
+        plain = f"{plain[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return run.folder.samples / f"{plain}{suffix}"
 
 
-def _numbered(number: int) -> list[str]:
-    return [f"{index:06d}" for index in range(number)]
+def require_writable(folder: Path) -> None:
+    """Find out, before any work, that a folder can be written, or made.
+
+    Raises:
+        RunFolderError: it cannot.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        what = "no rights to write there" if nearest.is_dir() else f"'{nearest}' is a file"
+        raise RunFolderError(f"cannot write in '{folder}': {what}")
 
 
-def _write_grid(run: Run, images: Tensor, path: Path, points: bool) -> Path:
+def _write_grid(images: Tensor, path: Path, columns: int, titles: list[str], captions: list[str]) -> Path:
     from gancore import pictures
 
-    sheet = pictures.scatter(images, _reference(run)) if points else pictures.grid(images)
-    _make_folder(path.parent)
+    make_folder(path.parent)
+    pictures.save_png(pictures.grid(images, columns, titles=titles, captions=captions), path)
+    return path
+
+
+def _write_scatter(run: Run, points: Tensor, path: Path) -> Path:
+    from gancore import pictures
+
+    sheet = pictures.scatter(points, reference(run))
+    make_folder(path.parent)
     pictures.save_png(sheet, path)
     return path
 
 
-def _reference(run: Run) -> Any:
-    """Points of the data, to draw the generated ones over."""
+def reference(run: Run) -> Any:
+    """Points of the data, to draw the generated ones over: (N, 2)."""
     import numpy as np
 
     from gancore.config import file_values
@@ -172,7 +275,7 @@ def _reference(run: Run) -> Any:
 def _write_each(images: Tensor, folder: Path, names: list[str]) -> Path:
     from gancore import pictures
 
-    _make_folder(folder)
+    make_folder(folder)
     pictures.save_each(images, folder, names)
     return folder
 
@@ -193,14 +296,17 @@ def _write_zip(images: Tensor, path: Path, names: list[str], labels: list[int] |
         if labels is not None:
             pairs = [[f"{name}.png", label] for name, label in zip(names, labels, strict=True)]
             file.writestr(zipfile.ZipInfo("dataset.json"), json.dumps({"labels": pairs}))
-    _make_folder(path.parent)
+    make_folder(path.parent)
     write_atomic(path, buffer.getvalue())
     return path
 
 
-def _make_folder(folder: Path) -> None:
-    from gancore.errors import RunFolderError
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it.
 
+    Raises:
+        RunFolderError: it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

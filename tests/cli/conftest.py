@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import gancore
 from gancore.cli.main import main
 
 
@@ -42,3 +43,11 @@ def trained(gan: Callable[..., Outcome], tmp_path: Path) -> Path:
     arguments = ("--data", "gaussians", "--batch", "8", "--steps", "4", "--snap", "2")
     assert gan("train", *arguments, "--outdir", tmp_path / "run").code == 0
     return tmp_path / "run"
+
+
+@pytest.fixture(scope="session")
+def conditional(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on the ten classes of digits, 16 pixels wide; commands may add pictures to it."""
+    options = {"data.conditional": True, "data.fraction": 0.1, "train.batch": 8, "train.steps": 1}
+    widths = {"network.g_width": 4, "network.d_width": 4}
+    return gancore.train({**options, **widths}, outdir=tmp_path_factory.mktemp("conditional") / "run").path

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-import zipfile
 
 import pytest
-from PIL import Image
 
 from gancore import assembly
-from gancore.cli.sample import parse_seeds
-from gancore.errors import ConfigError
 
-SMALL = ("--batch", "8", "-o", "network.g_width=4", "-o", "network.d_width=4", "-o", "output.grid=4")
 TINY = ("--data", "gaussians", "--batch", "8", "--steps", "4", "--snap", "2")
 
 
@@ -138,49 +132,6 @@ def test_plan_for_people(gan):
     assert "passes of G and D: " in text
     assert "tested together: nonsaturating + r1" in text
     assert "time of a step" in text
-
-
-def test_sample_points(gan, trained, tmp_path):
-    outcome = gan("sample", trained)
-    assert outcome.code == 0
-    with Image.open(outcome.last) as picture:
-        assert picture.size == (640, 640)
-    assert str(trained / "samples") in outcome.last
-    assert gan("sample", trained, "--each", tmp_path / "each").code == 2
-
-
-def test_sample_where_there_is_no_run(gan, tmp_path):
-    assert gan("sample", tmp_path).code == 6
-
-
-def test_parse_seeds():
-    assert parse_seeds("0-3,9,2") == [0, 1, 2, 3, 9]
-    for text in ("", "a", "5-2", "1,,2", "-1"):
-        with pytest.raises(ConfigError, match="expected seeds such as"):
-            parse_seeds(text)
-
-
-@pytest.mark.slow
-def test_sample_images(gan, tmp_path):
-    run = tmp_path / "run"
-    assert gan("train", *SMALL, "--cond", "--steps", 2, "--fraction", 0.1, "--outdir", run).code == 0
-    grid = gan("sample", run, "--n", 9, "--trunc", 0.7)
-    assert grid.out == f"{run / 'samples' / 'sample-00000002-seed-0-n-9-trunc-0.7.png'}\n"
-    each, archive = tmp_path / "each", tmp_path / "new" / "a.zip"
-    both = gan("sample", run, "--seeds", "0-2,7", "--each", each, "--zip", archive)
-    assert both.out.splitlines() == [str(each), str(archive)]
-    names = [f"seed-{seed:06d}.png" for seed in (0, 1, 2, 7)]
-    assert sorted(path.name for path in each.iterdir()) == names
-    with zipfile.ZipFile(archive) as file:
-        assert file.namelist() == [*names, "dataset.json"]
-        assert json.loads(file.read("dataset.json"))["labels"] == [[n, i] for i, n in enumerate(names)]
-        assert file.read(names[0]) == (each / names[0]).read_bytes()
-        assert Image.open(io.BytesIO(file.read(names[0]))).size == (16, 16)
-    again = tmp_path / "again.zip"
-    gan("sample", run, "--seeds", "0-2,7", "--zip", again)
-    assert again.read_bytes() == archive.read_bytes()
-    assert gan("sample", run, "--class", "3", "--n", 4).code == 0
-    assert gan("sample", run, "--class", "12").code == 2
 
 
 @pytest.mark.slow
