@@ -1,0 +1,201 @@
+"""The evaluate hook: what can be measured of these samples, with which features, each score with its protocol."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gancore.api import ConfigError, Method, MethodSpec, Samples, Score, hookimpl
+from gancore_fidelity import memorisation
+from gancore_fidelity.backbones import Backbone, open_backbone
+from gancore_fidelity.discriminator import discriminator_scores
+from gancore_fidelity.features import chosen_rows, extract, reference, to_uint8
+from gancore_fidelity.image_scores import Compared, Counts, choose, image_scores, named
+from gancore_fidelity.options import IMAGE_METRICS, POINT_METRICS, FidelityOptions
+from gancore_fidelity.points import mode_scores, modes_of
+from gancore_fidelity.storage import Storage
+
+SAMPLES = 10_000
+SLOW_SAMPLES = 2_500
+"""For networks that take minutes on a CPU, and for pixels, of which there are many in an image."""
+
+PAIRS = 24
+"""Samples that are shown beside their nearest training images."""
+
+_KEPT_BYTES = 512 << 20
+"""Of samples that are kept to be shown."""
+
+
+class Fidelity(Method):
+    """Measures samples against the data, and the discriminator where there is one. It takes no part in training.
+
+    The backbone and the features of the reference stay from one evaluation of a run to the next.
+    """
+
+    options: FidelityOptions
+
+    def __init__(self, spec: MethodSpec, options: FidelityOptions) -> None:
+        super().__init__(spec, options)
+        self._storage = Storage(options.cache)
+        self._backbones: dict[str, Backbone | None] = {}
+        self._compared: dict[tuple[str, str, int], Compared] = {}
+
+    @hookimpl
+    def evaluate(self, samples: Samples) -> Mapping[str, Score]:
+        points = samples.dataset.kind == "points"
+        wrong = IMAGE_METRICS if points else POINT_METRICS
+        named_wrong = [word for word in self.options.words if word in wrong]
+        if named_wrong:
+            raise ConfigError(
+                f"fidelity.metrics names '{named_wrong[0]}', which is for {'images' if points else 'points'}, and "
+                f"'{samples.dataset.name}' is a set of {samples.dataset.kind}; metrics for it: "
+                f"{', '.join(POINT_METRICS if points else IMAGE_METRICS)}"
+            )
+        scores = self._of_points(samples) if points else self._of_images(samples)
+        return {**scores, **discriminator_scores(self.options, samples)}
+
+    def _of_points(self, samples: Samples) -> dict[str, Score]:
+        counts = self._counts(samples, SAMPLES)
+        made = torch.cat(list(samples.batches(counts.samples, counts.seed, self.options.batch)))
+        data = torch.from_numpy(samples.dataset.read(self._rows(samples, counts)))
+        modes = modes_of(samples.dataset)
+        found = mode_scores(made, data, modes)
+        about = {**counts.protocol(), "modes": found.modes}
+        values = {
+            "modes_covered": Score(found.covered, "higher", about),
+            "high_quality": Score(found.high_quality, "higher", about),
+            "reverse_kl": Score(found.reverse_kl, "lower", about),
+        }
+        words = POINT_METRICS if self.options.chooses else self.options.words
+        scores = {word: values[word] for word in words}
+        if self.options.memorisation:
+            copies = memorisation.authenticity(memorisation.nearest(made, data), memorisation.nearest_other(data))
+            scores["authenticity"] = Score(copies, "higher", counts.protocol())
+        return scores
+
+    def _of_images(self, samples: Samples) -> dict[str, Score]:
+        backbone = self._backbone(samples)
+        if backbone is None:
+            return self._of_pixels(samples)
+        slow = backbone.name in ("inception", "dinov2")
+        counts = self._counts(samples, SLOW_SAMPLES if slow else SAMPLES)
+        chosen = choose(self.options, backbone, samples, counts)
+        compared = self._reference(backbone, samples, counts)
+        shown = _Shown(samples.dataset.shape)
+        what = "the generated images"
+        batches = samples.batches(counts.samples, counts.seed, self.options.batch)
+        made = extract(backbone, (shown.keep(to_uint8(part, samples.dataset.shape, what)) for part in batches))
+        labels = samples.labels(counts.samples)
+        scores = image_scores(chosen, made, labels, compared, self.options, counts, samples)
+        if self.options.memorisation:
+            nearest = memorisation.nearest(made.vectors, compared.vectors)
+            copies = memorisation.authenticity(nearest, compared.nearest_other)
+            scores["authenticity"] = Score(copies, "higher", counts.protocol())
+            self._show(samples, shown, nearest, compared.reference.indices, f"features of {backbone.name}")
+        return named(scores, backbone)
+
+    def _of_pixels(self, samples: Samples) -> dict[str, Score]:
+        """Without features: how near samples come to training images, by pixels."""
+        if not self.options.chooses:
+            raise ConfigError(
+                f"fidelity.metrics names '{self.options.words[0]}', and there are no features to measure it with: "
+                f"{'; '.join(samples.notes)}"
+            )
+        if not self.options.memorisation:
+            return {}
+        counts = self._counts(samples, SLOW_SAMPLES)
+        rows = self._rows(samples, counts)
+        shown = _Shown(samples.dataset.shape)
+        what = "the generated images"
+        batches = samples.batches(counts.samples, counts.seed, self.options.batch)
+        parts = [shown.keep(to_uint8(part, samples.dataset.shape, what)) for part in batches]
+        made = torch.cat([memorisation.pixels(part) for part in parts])
+        data = torch.cat(
+            [
+                memorisation.pixels(torch.from_numpy(samples.dataset.read(part)))
+                for part in np.array_split(rows, math.ceil(len(rows) / self.options.batch))
+            ]
+        )
+        nearest = memorisation.nearest(made, data)
+        copies = memorisation.authenticity(nearest, memorisation.nearest_other(data))
+        self._show(samples, shown, nearest, rows, "pixels")
+        side = min(memorisation.PIXEL_SIDE, samples.dataset.shape[-1])
+        return {"authenticity_pixels": Score(copies, "higher", {**counts.protocol(), "pixel_side": side})}
+
+    def _backbone(self, samples: Samples) -> Backbone | None:
+        digest = samples.dataset.digest
+        if digest not in self._backbones:
+            self._backbones = {digest: open_backbone(self.options, samples, self._storage)}
+        return self._backbones[digest]
+
+    def _reference(self, backbone: Backbone, samples: Samples, counts: Counts) -> Compared:
+        data = samples.dataset
+        key = (backbone.sha256, data.digest, counts.references)
+        if key not in self._compared:
+            rows = self._rows(samples, counts)
+            found = reference(backbone, data, rows, self.options.batch, self._storage, samples.note)
+            k = max(self.options.k_precision, self.options.k_coverage)
+            self._compared = {key: Compared(found, data.labels, data.class_names, k)}
+        return self._compared[key]
+
+    def _counts(self, samples: Samples, usual: int) -> Counts:
+        """How much is compared: as much as is asked for, and is there."""
+        asked, total = self.options.samples or usual, len(samples.dataset)
+        count = asked if samples.limit is None else min(asked, samples.limit)
+        if self.options.samples and count < asked:
+            samples.note(f"fidelity.samples = {asked}, but there are {count} images: these are measured")
+        wanted = self.options.references or asked
+        if self.options.references > total:
+            samples.note(
+                f"fidelity.references = {self.options.references}, but '{samples.dataset.name}' has {total} images: "
+                "all of them are the reference"
+            )
+        return Counts(count, min(wanted, total), self.options.seed)
+
+    def _rows(self, samples: Samples, counts: Counts) -> np.ndarray:
+        # The same rows for every seed: what differs between seeds is then the samples, and the cache serves all.
+        return chosen_rows(len(samples.dataset), counts.references, seed=0)
+
+    def _show(
+        self,
+        samples: Samples,
+        shown: _Shown,
+        nearest: memorisation.Neighbours,
+        rows: np.ndarray,
+        by: str,
+    ) -> None:
+        """Keep the picture of the samples that are nearest to a training image."""
+        images = shown.images()
+        distances = nearest.distances[: len(images)]
+        order = distances.argsort(stable=True)[:PAIRS]
+        found = samples.dataset.read(rows[nearest.indices[order].numpy()])
+        picture = memorisation.neighbour_sheet(images[order], torch.from_numpy(found), distances[order])
+        samples.show(
+            "nearest",
+            picture,
+            f"Samples (left) beside their nearest training images (right), by {by}: the {len(order)} nearest pairs "
+            f"of {len(images):,} samples and {len(rows):,} training images, with their distances.",
+        )
+
+
+class _Shown:
+    """The first samples, as many as fit, so that some of them can be shown."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self._left = max(PAIRS, _KEPT_BYTES // math.prod(shape))
+        self._parts: list[Tensor] = []
+
+    def keep(self, images: Tensor) -> Tensor:
+        """Take a batch as it passes by."""
+        if self._left > 0:
+            self._parts.append(images[: self._left])
+            self._left -= len(images)
+        return images
+
+    def images(self) -> Tensor:
+        """uint8 (K, C, H, W), the first K samples."""
+        return torch.cat(self._parts)
