@@ -16,7 +16,7 @@ import numpy as np
 LEVEL = 0.95
 """Coverage of every interval."""
 
-SIGNIFICANCE = 1 - LEVEL
+SIGNIFICANCE = 0.05
 """A difference counts as found when its corrected p-value lies below."""
 
 ROUNDING = 1e-12

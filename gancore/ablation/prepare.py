@@ -1,0 +1,110 @@
+"""From a plan to a folder that is ready to be worked on: locked, checked, written down."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from gancore.ablation.check import Answer, CheckError, check
+from gancore.ablation.jobs import AblationFolder, make_folder
+from gancore.ablation.plan import Plan, extend, load_plan, save_plan
+from gancore.atomic import write_atomic
+from gancore.errors import ConfigError, DataError, PluginError
+
+CONFLICT = PluginError.exit_code
+
+
+def prepare(
+    folder: AblationFolder,
+    plan: Plan,
+    stack: contextlib.ExitStack,
+    *,
+    devices: Sequence[str] = (),
+    skip_conflicts: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Plan:
+    """Lock the folder, refuse a plan that differs from its own, build every new arm once, and keep the plan.
+
+    Nothing is written before all new arms can be built and the observers can measure.
+
+    Args:
+        stack: holds the lock until it is closed. devices: that have to be there.
+
+    Returns:
+        The plan with the digest of the data, and without arms that were skipped.
+
+    Raises:
+        ConfigError: another ablation, or another process, has the folder. PluginError: arms that cannot be built.
+        DataError: arms with different data.
+    """
+    old = None
+    if folder.plan.exists():
+        stack.enter_context(folder.locked())
+        old = load_plan(folder.plan)
+        plan = extend(old, plan)
+    plan = _checked(plan, old, devices, skip_conflicts, say)
+    if old is None:
+        folder.make()
+        stack.enter_context(folder.locked())
+        if folder.plan.exists():
+            raise ConfigError(f"another process has made '{folder.path}' just now: run the same command again")
+    if plan.tomls:
+        make_folder(folder.path / "configs")
+    for arm, text in plan.tomls.items():
+        write_atomic(folder.config(arm), text.encode())
+    save_plan(folder.plan, plan)
+    return plan
+
+
+def _checked(
+    plan: Plan, old: Plan | None, devices: Sequence[str], skip_conflicts: bool, say: Callable[[str], None]
+) -> Plan:
+    """The plan, after every arm that is new was built, and a measurement that is new was tried."""
+    new_arms = [arm for arm in plan.tomls if old is None or arm not in old.arms]
+    measure = plan.tomls and (old is None or old.request != plan.request)
+    if old is not None and old.request != plan.request:
+        say("the measurement changed: finished runs are measured again")
+    wanted = list(dict.fromkeys([*([plan.baseline] if measure else []), *new_arms]))
+    if not wanted and not devices:
+        return plan
+    if wanted:
+        say(f"checking {len(wanted)} arm{'' if len(wanted) == 1 else 's'} and how they are measured")
+    with tempfile.TemporaryDirectory() as name:
+        configs = {}
+        for index, arm in enumerate(wanted):
+            configs[arm] = Path(name) / f"{index}.toml"
+            configs[arm].write_text(plan.tomls[arm], encoding="utf-8")
+        answer = check(configs, plan.baseline if measure else "", plan.observers, plan.measuring, devices)
+    plan = _without(plan, answer, skip_conflicts)
+    return replace(plan, data_digest=_digest(plan, answer))
+
+
+def _without(plan: Plan, answer: Answer, skip_conflicts: bool) -> Plan:
+    """The plan without arms whose plugins turned out to conflict with network or data."""
+    left_out = {arm: text for arm, (code, text) in answer.problems.items() if code == CONFLICT and skip_conflicts}
+    left_out.pop(plan.baseline, None)
+    fatal = {arm: found for arm, found in answer.problems.items() if arm not in left_out}
+    if fatal:
+        code = next(iter(fatal.values()))[0]
+        reasons = "; ".join(f"arm '{arm}': {text}" for arm, (_, text) in fatal.items())
+        conflicts = all(found[0] == CONFLICT for found in fatal.values()) and plan.baseline not in fatal
+        raise CheckError(reasons + (". The other arms run with --skip-conflicts" if conflicts else ""), code)
+    return replace(
+        plan,
+        arms={arm: keys for arm, keys in plan.arms.items() if arm not in left_out},
+        tomls={arm: text for arm, text in plan.tomls.items() if arm not in left_out},
+        skipped={**plan.skipped, **left_out},
+    )
+
+
+def _digest(plan: Plan, answer: Answer) -> str:
+    """The digest of the data of all arms."""
+    known = {"the runs before": plan.data_digest} if plan.data_digest else {}
+    digests = {**known, **{f"arm '{arm}'": digest for arm, digest in answer.digests.items()}}
+    if len(set(digests.values())) > 1:
+        shown = ", ".join(f"{who} {digest[:12]}…" for who, digest in digests.items())
+        raise DataError(f"arms are compared on the same data, and its digests differ: {shown}")
+    return next(iter(digests.values()), "")

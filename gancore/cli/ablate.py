@@ -1,0 +1,390 @@
+"""``gan ablate``: arms times seeds, trained and measured by a queue that survives, as a table with intervals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gancore.cli.console import Reporter, duration, is_terminal, plural
+from gancore.cli.exits import NO
+from gancore.cli.options import FLAGS, add_options, flag_option, layers, set_option
+from gancore.errors import ConfigError
+from gancore.sections import PRESETS
+
+if TYPE_CHECKING:
+    from gancore.ablation.jobs import AblationFolder, Job, Status
+    from gancore.ablation.plan import Plan
+    from gancore.ablation.queue import Progress, Slot
+    from gancore.plugin_manager import Registry
+
+SEEDS = "3"
+LINE_EVERY = 60.0
+"""Seconds between lines of progress without a terminal: a queue may run for days."""
+
+OWN = ("train.seed", "compute.threads", "output.max_hours")
+"""Keys that the queue sets for its runs, or has a flag of its own for."""
+
+TRAIN_FLAGS = tuple(flag for flag in FLAGS if flag.key not in OWN)
+
+
+class _Recording(click.Command):
+    """A command that keeps its arguments as they were given, so that results can say how they came about."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["arguments"] = list(args)
+        return super().parse_args(ctx, args)
+
+
+def _options(function: Any) -> Any:
+    return add_options(
+        function,
+        [
+            click.argument("source", required=False, metavar="[FILE.toml|DIR]", type=click.Path(path_type=Path)),
+            click.option(
+                "-p",
+                "--plugin",
+                "plugin",
+                multiple=True,
+                metavar="NAME",
+                help="A method to compare with and without; or one that measures, such as fidelity. Repeatable.",
+            ),
+            click.option(
+                "--always", multiple=True, metavar="NAME", help="A method that is in every arm; repeatable."
+            ),
+            click.option(
+                "--subsets",
+                type=click.Choice(["all", "each", "leave-one-out"]),
+                help="Arms: every subset of the plugins; each alone; or all but one.  [default: all]",
+            ),
+            click.option(
+                "--seeds",
+                metavar="N|LIST",
+                help=f"A number of seeds, or a list such as 0-4 or 1,7.  [default: {SEEDS}]",
+            ),
+            set_option,
+            click.option(
+                "--preset", metavar="NAME", default="", help=f"A bundle of settings: {', '.join(PRESETS)}."
+            ),
+            *(flag_option(flag) for flag in TRAIN_FLAGS),
+            click.option("--kimg", type=float, metavar="N", help="Length in thousand images, not in --steps."),
+            click.option(
+                "--outdir",
+                metavar="DIR",
+                type=click.Path(path_type=Path),
+                help="The folder of the ablation.  [default: ablations/, then its data, network and plugins]",
+            ),
+            click.option(
+                "--jobs", type=click.IntRange(1), default=1, metavar="N", help="Runs side by side.  [default: 1]"
+            ),
+            click.option(
+                "--devices", metavar="LIST", help="One run at a time on each of these, such as cuda:0,cuda:1."
+            ),
+            click.option(
+                "--threads",
+                type=click.IntRange(1, 1024),
+                metavar="N",
+                help="CPU threads of a run.  [default: torch's choice, or an equal share of the CPUs]",
+            ),
+            click.option(
+                "--max-hours", type=click.FloatRange(0), default=0.0, help="Save and stop after so many hours."
+            ),
+            click.option(
+                "--metric", "chosen", multiple=True, metavar="NAME", help="Show this metric alone; repeatable."
+            ),
+            click.option("--skip-conflicts", is_flag=True, help="Leave out arms whose plugins cannot be mixed."),
+            click.option("--retry-failed", is_flag=True, help="Run jobs again that have failed."),
+            click.option("--dry-run", is_flag=True, help="Show the queue; train and write nothing."),
+            click.option(
+                "--no-run", is_flag=True, help="Show the results so far, and write table and page of them."
+            ),
+            click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        ],
+    )
+
+
+@click.command(cls=_Recording)
+@_options
+@click.pass_context
+def ablate(
+    ctx: click.Context,
+    /,
+    source: Path | None,
+    seeds: str | None,
+    outdir: Path | None,
+    jobs: int,
+    devices: str | None,
+    threads: int | None,
+    max_hours: float,
+    chosen: tuple[str, ...],
+    retry_failed: bool,
+    dry_run: bool,
+    no_run: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Compare methods: subsets of plugins, or the arms of a file, each trained with the same seeds.
+
+    Every arm is trained and measured once a seed; differences to the baseline are paired by seed. The same
+    command, or the folder alone, continues an ablation that was stopped or killed. Arms and seeds may be added.
+
+    \b
+      gan ablate -p ada -p augself --seeds 5 --data ./photos
+      gan ablate ablation.toml                  arms of a file, see docs/ablation.md
+      gan ablate ablations/photos-dcgan-ada     continue, or show what was found
+    """
+    from gancore.ablation.jobs import AblationFolder
+    from gancore.ablation.plan import label
+
+    if dry_run and no_run:
+        raise click.UsageError("--dry-run shows what would run, --no-run what was found; give one of them")
+    command = shlex.join(["gan", "ablate", *ctx.meta["arguments"]])
+    is_folder = source is not None and source.is_dir()
+    if is_folder:
+        _refuse_beside_folder(ctx, outdir)
+    registry = _discover()
+    plan = _known_plan(source, seeds) if is_folder and source else None
+    if plan is None:
+        plan = _plan(registry, source, seeds, command, given)
+    folder = AblationFolder(
+        source if is_folder and source else outdir or Path("ablations") / (source.stem if source else label(plan))
+    )
+    if dry_run:
+        from gancore.ablation.tables import queue_facts, queue_text
+
+        facts = queue_facts(folder, _old_plan(folder, plan) if folder.plan.exists() else plan)
+        click.echo(json.dumps(facts, indent=2) if as_json else queue_text(facts))
+        return
+    with Reporter() as reporter:
+        reporter.stage("starting")
+        if not no_run:
+            slots = _slots(plan, jobs, devices, threads)
+            plan = _run(
+                folder, plan, slots, reporter, skip=given["skip_conflicts"], retry=retry_failed, hours=max_hours
+            )
+        elif folder.plan.exists():
+            plan = _old_plan(folder, plan)
+        else:
+            raise ConfigError(f"'{folder.path}' holds no ablation yet: leave --no-run out")
+        reporter.stage("writing results")
+        results = _finish(folder, plan, reporter, chosen)
+    _show(results, chosen, as_json=as_json)
+    if any(job["state"] == "failed" for job in results["jobs"]):
+        ctx.exit(NO)
+
+
+def _discover() -> Registry:
+    from gancore.plugin_manager import discover
+
+    return discover()
+
+
+def _refuse_beside_folder(ctx: click.Context, outdir: Path | None) -> None:
+    """With a folder, what is compared stands in its plan."""
+    fixed = {
+        "plugin",
+        "always",
+        "subsets",
+        "overrides",
+        "preset",
+        "kimg",
+        *(flag.parameter for flag in TRAIN_FLAGS),
+    }
+    for parameter in ctx.command.params:
+        if parameter.name in fixed and ctx.params.get(parameter.name) not in (None, (), ""):
+            raise click.UsageError(
+                f"{parameter.opts[-1]} says what is compared, and the folder's plan says that already; give it "
+                "without the folder, in a new --outdir"
+            )
+    if outdir is not None:
+        raise click.UsageError("--outdir goes with arms, not with the folder of an ablation: drop one of the two")
+
+
+def _known_plan(path: Path, seeds: str | None) -> Plan:
+    from dataclasses import replace
+
+    from gancore.ablation.plan import extend, load_plan
+
+    if not (path / "plan.json").exists():
+        raise ConfigError(f"'{path}' holds no ablation: 'plan.json' is missing")
+    plan = load_plan(path / "plan.json")
+    return plan if seeds is None else extend(plan, replace(plan, seeds=tuple(parse_seeds(seeds))))
+
+
+def _plan(
+    registry: Registry, source: Path | None, seeds: str | None, command: str, given: dict[str, Any]
+) -> Plan:
+    """The plan of a command line: of the arms of a file, or of subsets of plugins."""
+    from gancore.ablation.arms import BASELINE, AblationFile, read_file, resolve_arms, subsets
+    from gancore.ablation.plan import make_plan
+
+    given = dict(given)
+    skip, kind = given.pop("skip_conflicts"), given.pop("subsets")
+    plugins, always, preset = given.pop("plugin"), given.pop("always"), given.pop("preset")
+    file = read_file(source) if source is not None else AblationFile([], [], BASELINE, None)
+    watching = [name for name in plugins if registry.method(name).observer]
+    compared = tuple(dict.fromkeys(name for name in plugins if name not in watching))
+    if file.drafts and (compared or kind):
+        raise click.UsageError(
+            f"the arms stand in '{source}': drop {'-p ' + compared[0] if compared else '--subsets'}"
+        )
+    drafts, baseline = (file.drafts, file.baseline) if file.drafts else subsets(compared, kind or "all")
+    base = [*file.base, *layers(None, (*always, *watching), **given)]
+    arms = resolve_arms(registry, base, drafts, baseline, preset=preset, skip_conflicts=skip)
+    numbers = parse_seeds(seeds if seeds is not None else file.seeds if file.seeds is not None else SEEDS)
+    return make_plan(arms, numbers, registry, command)
+
+
+def parse_seeds(given: object) -> list[int]:
+    """A count, ``"5"`` or 5; a list, ``"0-4,9"`` or ``[0, 1]``.
+
+    Raises:
+        ConfigError: it is neither, or names a seed twice.
+    """
+    from gancore.cli.sample import parse_seeds as parse_list
+
+    if isinstance(given, int) and not isinstance(given, bool):
+        given = str(given)
+    if isinstance(given, list):
+        given = ",".join(map(str, given))
+    if not isinstance(given, str):
+        raise ConfigError(f"seeds = {given!r}: expected a count such as 5, or a list such as 0-4")
+    if given.strip().isdigit():
+        if int(given) < 1:
+            raise ConfigError(f"--seeds {given}: expected at least one")
+        return list(range(int(given)))
+    found = parse_list(given)
+    if len(set(found)) < len(found):
+        raise ConfigError(f"--seeds {given}: a seed stands there twice")
+    return found
+
+
+def _slots(plan: Plan, jobs: int, devices: str | None, threads: int | None) -> list[Slot]:
+    from gancore.ablation.queue import Slot
+
+    names = [name.strip() for name in devices.split(",")] if devices is not None else []
+    if devices is not None and (not all(names) or len(set(names)) < len(names)):
+        raise ConfigError(f"--devices {devices!r}: expected different devices, such as cuda:0,cuda:1")
+    if names and jobs > 1:
+        raise click.UsageError("--devices says how many runs are side by side: drop --jobs")
+    count = max(len(names), jobs)
+    configured = any(keys["compute.threads"] for keys in plan.arms.values())
+    if threads is None:
+        threads = max(1, _cpus() // count) if count > 1 and not configured else 0
+    return [Slot(name, threads) for name in names] or [Slot("", threads)] * jobs
+
+
+def _cpus() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def _old_plan(folder: AblationFolder, plan: Plan) -> Plan:
+    from gancore.ablation.plan import extend, load_plan
+
+    return extend(load_plan(folder.plan), plan)
+
+
+def _run(
+    folder: AblationFolder,
+    plan: Plan,
+    slots: list[Slot],
+    reporter: Reporter,
+    *,
+    skip: bool,
+    retry: bool,
+    hours: float,
+) -> Plan:
+    """Check what is new, then work until every job is over."""
+    import contextlib
+
+    from gancore.ablation.prepare import prepare
+    from gancore.ablation.queue import Queue, launch
+
+    with contextlib.ExitStack() as stack:
+        devices = [slot.device for slot in slots if slot.device]
+        plan = prepare(folder, plan, stack, devices=devices, skip_conflicts=skip, say=reporter.say)
+        teller = _Teller(folder, plan, reporter)
+        reporter.say(f"folder: {folder.path}")
+        queue = Queue(folder, plan, slots, launch, reporter.say, teller.over, teller.tick, hours)
+        queue.run(retry_failed=retry)
+    return plan
+
+
+class _Teller:
+    """What the reader hears of a queue, and the table that grows with it."""
+
+    def __init__(self, folder: AblationFolder, plan: Plan, reporter: Reporter) -> None:
+        self._folder, self._plan, self._reporter = folder, plan, reporter
+        self._began = self._told = time.monotonic()
+        self._first = -1
+        self._left = ""
+
+    def over(self, job: Job, found: Status) -> None:
+        """A job is done, diverged or failed."""
+        from gancore.ablation.outputs import write_tables
+        from gancore.ablation.results import collect
+
+        metrics = list(((found.row or {}).get("metrics") or {}).items())[:3]
+        facts = "  ".join(f"{name} {value:.4g}" for name, value in metrics) or found.what
+        self._reporter.say(f"{job}: {found.state}  {facts}")
+        write_tables(self._folder, collect(self._folder, self._plan))
+
+    def tick(self, progress: Progress) -> None:
+        """The bar, or a line a minute."""
+        if self._first < 0:
+            self._first = progress.steps_done
+        now = time.monotonic()
+        if is_terminal():
+            self._reporter.counting("ablation", progress.steps_done, progress.steps, "steps")
+            return
+        if now - self._told < LINE_EVERY:
+            return
+        self._told = now
+        done = progress.steps_done - self._first
+        left = (progress.steps - progress.steps_done) * (now - self._began) / done if done else 0
+        ahead = f", about {duration(left)} left" if done else ""
+        self._reporter.say(
+            f"{progress.jobs_over} of {plural(progress.jobs, 'run')} over, {progress.steps_done:,} of "
+            f"{progress.steps:,} steps{ahead}; working on: {'; '.join(progress.running) or 'nothing'}"
+        )
+
+
+def _finish(folder: AblationFolder, plan: Plan, reporter: Reporter, chosen: Sequence[str]) -> dict[str, Any]:
+    """Collect the results, and write table and page."""
+    from gancore.ablation.outputs import write_page, write_tables
+    from gancore.ablation.results import collect, shown_metrics
+    from gancore.report.page import require_extra
+
+    results = collect(folder, plan)
+    shown_metrics(results, chosen)
+    written = write_tables(folder, results, chosen)
+    try:
+        require_extra()
+    except ConfigError as error:
+        reporter.say(f"note: no page and no forest plots: {error}")
+    else:
+        written += write_page(folder, plan, results, chosen)
+    for path in written:
+        reporter.say(f"wrote {path}")
+    return results
+
+
+def _show(results: dict[str, Any], chosen: Sequence[str], *, as_json: bool) -> None:
+    from gancore.ablation.tables import as_rich, as_text
+
+    if as_json:
+        click.echo(json.dumps(results, indent=2))
+    elif sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        from rich.console import Console
+
+        Console().print(as_rich(results, chosen))
+    else:
+        click.echo(as_text(results, chosen))
