@@ -29,6 +29,7 @@ class State:
     why: str = ""
 
 
+_libraries: dict[str, OpLibrary] = {}
 _states: dict[tuple[str, Device], State] = {}
 _mode: str | None = None
 _record: dict[str, State] | None = None
@@ -56,6 +57,7 @@ def define(
     """
     name, _, rest = schema.partition("(")
     qualified = f"{library.name}::{name}"
+    _libraries[library.name] = library
     torch.library.define(qualified, f"({rest}")
     torch.library.register_fake(qualified, fake)
     if backward is not None:
@@ -83,7 +85,13 @@ def ready(library: OpLibrary, *tensors: Tensor) -> bool:
 
 def usable(library: OpLibrary, device: Device) -> bool:
     """Whether a library's fused operations are used on a device."""
-    mode = _mode or files.mode()
+    if torch.compiler.is_compiling():
+        return _usable_in_a_trace(library.name, device, _mode)
+    return _usable(library, device, _mode)
+
+
+def _usable(library: OpLibrary, device: Device, mode: str | None) -> bool:
+    mode = mode or files.mode()
     if mode == "off":
         known = State(why="are off (GAN_FUSED=off)")
     else:
@@ -94,6 +102,15 @@ def usable(library: OpLibrary, device: Device) -> bool:
     if mode == "require" and not known.key and library.sources(device):
         raise DeviceError(f"GAN_FUSED=require: operations '{library.name}' for {device} {known.why}")
     return bool(known.key)
+
+
+def _usable_in_a_trace(name: str, device: Device, mode: str | None) -> bool:
+    """The same for torch.compile, which calls it once, takes the answer as a constant, and so may load a file."""
+    return _usable(_libraries[name], device, mode)
+
+
+# What torch.compiler.assume_constant_result does, without its import of torch._dynamo, which takes seconds.
+_usable_in_a_trace._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def look_again(library: OpLibrary, device: Device) -> None:

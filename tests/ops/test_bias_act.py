@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -294,6 +297,34 @@ def test_it_compiles(fused) -> None:
         ):
             torch.testing.assert_close(ours, theirs)
         torch._dynamo.reset()
+
+
+IN_A_NEW_PROCESS = """
+import torch
+from gancore.ops import bias_act, runtime, using
+
+def scaled(x, bias):
+    return bias_act(x, bias, act="lrelu") * 2
+
+x, bias = torch.randn(2, 3, 4, 4), torch.randn(3)
+assert not runtime._states
+compiled = torch.compile(scaled, fullgraph=True, backend="aot_eager")
+with runtime.recording() as asked:
+    fused = compiled(x, bias)
+assert asked["gancore on cpu"].key, asked
+assert torch.equal(fused, scaled(x, bias))
+with using("off"):
+    torch.testing.assert_close(compiled(x, bias), fused)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+"""
+
+
+@pytest.mark.slow
+def test_the_library_is_loaded_in_the_middle_of_a_trace() -> None:
+    build_ops(LIBRARY)
+    subprocess.run(
+        [sys.executable, "-c", IN_A_NEW_PROCESS], check=True, env={**os.environ, "GAN_FUSED": "require"}
+    )
 
 
 @pytest.mark.slow
