@@ -7,13 +7,14 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from markupsafe import Markup
+from typing import TYPE_CHECKING, Any
 
 from gancore.report.charts import Curve, lines
 from gancore.report.page import number
 from gancore.report.reading import RunRecord, curves, is_number, speed
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 MOST_CHARTS = 120
 """Charts of logged curves in a page; a run that logs more has the others in a table."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ State = Literal["not started", "running", "finished", "diverged", "stopped"]
 
 TICK_KEYS = frozenset({"step", "images_seen", "images_per_second", "std"})
 """Keys of a line of metrics that are no curves."""
+
+QUIET = 120.0
+"""Seconds without news after which a run counts as stopped, where locks cannot tell."""
 
 TAIL = 64
 """Bytes before the end of what was read, by which a file that was cut and grew again is noticed."""
@@ -246,11 +250,11 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def is_training(path: Path) -> bool:
-    """Whether a process holds the lock of a run folder; False where the system has no such locks."""
+    """Whether a process holds the lock of a run folder; without locks, whether something was written lately."""
     try:
         import fcntl
-    except ImportError:
-        return False
+    except ImportError:  # Windows
+        return time.time() - max((file.stat().st_mtime for file in path.iterdir()), default=0.0) < QUIET
     try:
         with open(path / ".lock") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

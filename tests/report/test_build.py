@@ -105,7 +105,7 @@ def test_a_whole_run(make_run) -> None:
     assert "fid 31.5 step 50" in text["head"]
     assert "warnings 1" in text["head"]
     assert "0 25 50" in text["samples"]
-    assert "one class a column, in this order: zero, one." in text["samples"]
+    assert "2 classes; a column of a sheet shows one of them. In order: zero, one." in text["samples"]
     assert "loss (2)" in text["curves"]
     assert "loss/d" in text["curves"]
     assert "last: 1.02" in text["curves"]
