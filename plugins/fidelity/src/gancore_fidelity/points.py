@@ -10,8 +10,8 @@ quality belongs to it;
 
 These are defined for Gaussians, whose mode is a centre. Here a mode is a circle of some radius around a centre,
 and the distance of a point from it is | ||x - centre|| - radius |: radius 0 is the Gaussian, and for rings it is
-the distance from the ring, whose width has the standard deviation. So the share of high quality is 1 - exp(-9 /
-2) = 0.9889 for points drawn from the Gaussians themselves, and 0.9973 from the rings.
+the distance from the ring, whose width has the standard deviation. So the share of high quality is
+1 - exp(-9 / 2) = 0.9889 for points drawn from the Gaussians themselves, and 0.9973 for points of the rings.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ def mode_scores(generated: Tensor, data: Tensor, modes: Modes) -> ModeScores:
     """Scores of points (N, 2) against the data (K, 2), which gives each mode its share.
 
     Raises:
-        ValueError: other shapes. DataError: no points, points that are not finite, a mode that has generated
-        points
-            and none of the data: the divergence is infinite then.
+        ValueError: other shapes.
+        DataError: no points, points that are not finite, a mode with generated points and none of the data: the
+            divergence is infinite then.
     """
     nearest, distances = assign(generated, modes, "generated")
     high = distances <= WITHIN * modes.std
