@@ -183,7 +183,9 @@ def _pair_table(registry: Registry) -> str:
     """Each pair of methods of the plugins: whether they mix, and what is said of it."""
     core = registry.origins["nonsaturating"].distribution
     names = [
-        name for name in first_party(registry, registry.methods) if registry.origins[name].distribution != core
+        name
+        for name in first_party(registry, registry.methods)
+        if registry.origins[name].distribution != core and not registry.methods[name].observer
     ]
     rows = {**{name: (name, {}) for name in names}, **VARIANTS}
     claims = {}

@@ -1,4 +1,4 @@
-"""What a method declares in its ``declare`` hook: terms, views, feature views, latent sets, observers' reads.
+"""What a method declares in its ``declare`` hook: terms, views, feature views, latent sets, reads of ``observe``.
 
 A declaration is data. :mod:`gancore.plan` compiles all of them into the step plan.
 """
@@ -110,7 +110,7 @@ class LatentSet:
 
 @dataclass(frozen=True)
 class Watch:
-    """What an observer reads: ``observe`` and ``after_*_step`` hooks have no term to hang reads on."""
+    """What a method reads beside its terms: ``observe`` and ``after_*_step`` hooks have no term to hang reads on."""
 
     method: str
     network: Network

@@ -89,7 +89,7 @@ class RunHooks:
 
     @hookspec
     def declare(self, plan: Declaration) -> None:
-        """Declare terms, views, feature views, latent sets and what observers read.
+        """Declare terms, views, feature views, latent sets and what ``observe`` reads.
 
         Fires once, before ``setup``. Pure: it may look at its options and at ``plan.taps`` and nothing else.
         """

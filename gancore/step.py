@@ -269,7 +269,7 @@ class Step:
             if owner is None:
                 self._scores[side] = self.outputs[self.canonical(side)]["logits"]
             else:
-                # An observer may be the first to ask, without gradient; the loss reads the same tensor later.
+                # ``observe`` may be the first to ask, without gradient; the loss reads the same tensor later.
                 with torch.enable_grad(), self.calling(owner.method, "scores"):
                     self._scores[side] = owner.compute(self, side)
         return self._scores[side]
