@@ -16,6 +16,7 @@ from gancore.compute import choose_device
 from gancore.config import Config, Layer, flatten, load_file, named_plugins, resolve
 from gancore.drift import refuse_drift
 from gancore.errors import ConfigError, PluginError
+from gancore.history import recorded
 from gancore.loading import networks_of
 from gancore.networks.protocols import Generator
 from gancore.plugin_manager import Registry, discover
@@ -154,7 +155,8 @@ def train(
         with folder.locked():
             if started is not None:
                 started(session, folder)
-            fit(session, folder, report)
+            with recorded(session, folder, {"event": "started"}):
+                fit(session, folder, report)
     finally:
         session.close()
     return Run(folder, _registry=registry)
@@ -208,7 +210,8 @@ def resume(
                 folder.write_config(config.to_toml(versions=_versions(session)))
             if started is not None:
                 started(session, folder)
-            fit(session, folder, report)
+            with recorded(session, folder, _how_resumed(config, found, drop_plugins)):
+                fit(session, folder, report)
         finally:
             session.close()
     skipped = found.skipped if found is not None else ()
@@ -251,6 +254,18 @@ def _resumed_layers(folder: RunFolder, dropped: tuple[str, ...], overrides: Mapp
             kept["plugins"] = [name for name in kept["plugins"] if name not in dropped]
         layers.append((origin, kept))
     return [*layers, ("command line", dict(overrides))]
+
+
+def _how_resumed(config: Config, found: checkpoint.Checkpoint | None, dropped: tuple[str, ...]) -> dict[str, Any]:
+    """What a reader should know of a resume: keys that changed, plugins left out, checkpoints passed over."""
+    before, now = (found.meta["config"], config.flat()) if found is not None else ({}, {})
+    keys = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    return {
+        "event": "resumed",
+        "changed": {key: [before.get(key), now.get(key)] for key in keys},
+        "dropped": list(dropped),
+        "passed_over": list(found.skipped) if found is not None else [],
+    }
 
 
 def _versions(session: Session) -> dict[str, Any]:

@@ -6,12 +6,16 @@ import contextlib
 import itertools
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gancore.atomic import write_atomic
 from gancore.errors import CheckpointError, ConfigError, RunFolderError
+
+LOCK_TRIES = 3
+"""Who only asks whether a run is training, such as ``gan watch``, holds its lock for a moment."""
 
 
 class RunFolder:
@@ -22,6 +26,8 @@ class RunFolder:
         self.config = self.path / "config.toml"
         self.metrics = self.path / "metrics.jsonl"
         self.evaluations = self.path / "evaluations.jsonl"
+        self.history = self.path / "history.jsonl"
+        self.plan = self.path / "plan.json"
         self.pictures = self.path / "pictures"
         self.samples = self.path / "samples"
         self.checkpoints = self.path / "checkpoints"
@@ -85,6 +91,15 @@ class RunFolder:
         """Write ``config.toml``."""
         write_atomic(self.config, text.encode())
 
+    def write_plan(self, plan: Mapping[str, Any]) -> None:
+        """Write the step plan, ``plan.json``."""
+        write_atomic(self.plan, json.dumps(plan, indent=1, default=str).encode())
+
+    def append_history(self, line: Mapping[str, Any]) -> None:
+        """Add a line to ``history.jsonl``, which a resume leaves alone."""
+        with _writing(self.history), open(self.history, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add a line to ``metrics.jsonl``."""
         with _writing(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
@@ -135,14 +150,19 @@ class RunFolder:
         with contextlib.ExitStack() as stack:
             with _writing(self.path):
                 file = stack.enter_context(open(self.path / ".lock", "w"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(
-                    f"another process is training in '{self.path}'; wait for it or stop it"
-                ) from None
-            except OSError:
-                pass  # a file system without locks
+            for left in reversed(range(LOCK_TRIES)):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if not left:
+                        raise ConfigError(
+                            f"another process is training in '{self.path}'; wait for it or stop it"
+                        ) from None
+                    time.sleep(0.05)
+                    continue
+                except OSError:
+                    pass  # a file system without locks
+                break
             yield
 
 

@@ -46,7 +46,7 @@ def _measure(
     config: Config, registry: Registry, rounds: int, reporter: Reporter
 ) -> tuple[dict[str, Any], list[str]]:
     from gancore.assembly import assemble
-    from gancore.cli.measure import peak_memory
+    from gancore.compute import peak_memory
     from gancore.limits import measure_limits
 
     session = assemble(config, registry, reporter.reading)

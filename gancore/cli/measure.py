@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gancore.compute import peak_memory
 from gancore.graphs import EAGER_FIRST
 from gancore.limits import now
 
@@ -106,15 +106,3 @@ def _shares(session: Session, phase: str) -> dict[str, float]:
 def cold_steps(trainer: Trainer) -> int:
     """Steps before the first that counts: on a GPU until graphs are recorded and compared."""
     return 1 if trainer.graphs is None else EAGER_FIRST + 3
-
-
-def peak_memory(device: torch.device) -> int | None:
-    """Bytes: of the device's allocator, or the largest resident size of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
