@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -45,6 +46,12 @@ def source_of(images: np.ndarray) -> Callable[[int, int, int], Iterator[Tensor]]
 
 def samples_of(images: np.ndarray, data: MemoryDataset, **more: object) -> Samples:
     return Samples(source_of(images), data, limit=len(images), **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def bars() -> SimpleNamespace:
+    """``pictures``, ``dataset`` and ``samples`` as above, and how large they are."""
+    return SimpleNamespace(pictures=pictures, dataset=dataset, samples=samples_of, side=SIDE, classes=CLASSES)
 
 
 @pytest.fixture(scope="session")

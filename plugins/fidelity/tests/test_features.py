@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gancore.api import DataError
+from gancore.api import DataError, DivergedError
 from gancore.data.dataset import MemoryDataset
 from gancore_fidelity.backbones import Backbone, Features, Settings
 from gancore_fidelity.features import ahead, chosen_rows, extract, reference, to_uint8
@@ -109,7 +109,7 @@ def test_every_8_bit_value_survives_the_way_to_floats_and_back() -> None:
 def test_samples_of_another_size_or_mode_are_refused() -> None:
     with pytest.raises(DataError, match="samples are 3x16x16, the reference is 1x16x16"):
         to_uint8(torch.zeros(2, 3, 16, 16), (1, 16, 16), "samples")
-    with pytest.raises(DataError, match="not finite"):
+    with pytest.raises(DivergedError, match="not finite"):
         to_uint8(torch.full((1, 1, 16, 16), torch.nan), (1, 16, 16), "samples")
 
 

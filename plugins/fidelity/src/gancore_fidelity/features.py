@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gancore.api import DataError
+from gancore.api import DataError, DivergedError
 from gancore_fidelity import frechet
 from gancore_fidelity.backbones.base import Backbone, Features
 from gancore_fidelity.storage import Damaged, Storage, digest
@@ -126,13 +126,13 @@ def to_uint8(images: Tensor, shape: tuple[int, ...], what: str) -> Tensor:
     """Images (B, C, H, W) in [-1, 1] as 8-bit ones, rounded as pictures are saved.
 
     Raises:
-        DataError: images of another shape than the reference, or values that are not finite.
+        DataError: images of another shape than the reference. DivergedError: values that are not finite.
     """
     if tuple(images.shape[1:]) != tuple(shape):
         found, expected = ("x".join(map(str, size)) for size in (images.shape[1:], shape))
         raise DataError(f"{what} are {found}, the reference is {expected}; expected images of one size and mode")
     if not bool(torch.isfinite(images).all()):
-        raise DataError(f"{what} hold values that are not finite: the generator has diverged")
+        raise DivergedError(f"{what} hold values that are not finite: the run has diverged")
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 

@@ -48,12 +48,11 @@ class Fidelity(Method):
     def evaluate(self, samples: Samples) -> Mapping[str, Score]:
         points = samples.dataset.kind == "points"
         wrong = IMAGE_METRICS if points else POINT_METRICS
-        named_wrong = [word for word in self.options.words if word in wrong]
-        if named_wrong:
+        wrongly = [word for word in self.options.words if word in wrong]
+        if wrongly:
             raise ConfigError(
-                f"fidelity.metrics names '{named_wrong[0]}', which is for {'images' if points else 'points'}, and "
-                f"'{samples.dataset.name}' is a set of {samples.dataset.kind}; metrics for it: "
-                f"{', '.join(POINT_METRICS if points else IMAGE_METRICS)}"
+                f"fidelity.metrics names '{wrongly[0]}', which is for {'images' if points else 'points'}; the "
+                f"metrics of '{samples.dataset.name}' are {', '.join(POINT_METRICS if points else IMAGE_METRICS)}"
             )
         scores = self._of_points(samples) if points else self._of_images(samples)
         return {**scores, **discriminator_scores(self.options, samples)}
@@ -102,7 +101,7 @@ class Fidelity(Method):
         """Without features: how near samples come to training images, by pixels."""
         if not self.options.chooses:
             raise ConfigError(
-                f"fidelity.metrics names '{self.options.words[0]}', and there are no features to measure it with: "
+                f"fidelity.metrics names '{self.options.words[0]}', and nothing gives features to measure it: "
                 f"{'; '.join(samples.notes)}"
             )
         if not self.options.memorisation:
@@ -150,9 +149,9 @@ class Fidelity(Method):
             samples.note(f"fidelity.samples = {asked}, but there are {count} images: these are measured")
         wanted = self.options.references or asked
         if self.options.references > total:
+            name = samples.dataset.name
             samples.note(
-                f"fidelity.references = {self.options.references}, but '{samples.dataset.name}' has {total} images: "
-                "all of them are the reference"
+                f"fidelity.references = {self.options.references}, but '{name}' has {total}: all are taken"
             )
         return Counts(count, min(wanted, total), self.options.seed)
 
@@ -177,8 +176,8 @@ class Fidelity(Method):
         samples.show(
             "nearest",
             picture,
-            f"Samples (left) beside their nearest training images (right), by {by}: the {len(order)} nearest pairs "
-            f"of {len(images):,} samples and {len(rows):,} training images, with their distances.",
+            f"Samples (left) beside their nearest training images (right), by {by}: the {len(order)} nearest "
+            f"pairs of {len(images):,} samples and {len(rows):,} training images, with their distances.",
         )
 
 

@@ -57,7 +57,7 @@ class Backbone(ABC):
         layout = (
             torch.channels_last
         )  # 1.6 times faster for convolutions on a CPU, the same numbers up to rounding
-        network.to(settings.device).to(memory_format=layout)  # type: ignore[call-overload]
+        network.to(settings.device).to(memory_format=layout)
         self.network = network.eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -80,7 +80,7 @@ class Backbone(ABC):
             "backbone_sha256": self.sha256,
             "backbone_input": self.input_size,
             "backbone_resize": self.resize,
-            "precision": self.settings.precision,
+            "backbone_precision": self.settings.precision,
         }
 
 
