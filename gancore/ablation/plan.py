@@ -123,11 +123,15 @@ def extend(old: Plan, new: Plan) -> Plan:
 
 def label(plan: Plan) -> str:
     """A short name for the folder of an ablation: data, network, and the plugins that not all arms have."""
+    from gancore.builtins import DEFAULT_OBJECTIVE
+
     keys = plan.arms[plan.baseline]
     data = Path(str(keys["data.source"]).replace(":", "-")).name.removesuffix(".zip") or "data"
     common = set.intersection(*(set(arm["plugins"]) for arm in plan.arms.values()))
     named = dict.fromkeys(name for arm in plan.arms.values() for name in arm["plugins"])
-    return "-".join([data, str(keys["network.name"]), *(name for name in named if name not in common)])
+    return "-".join(
+        [data, str(keys["network.name"]), *(name for name in named if name not in {*common, DEFAULT_OBJECTIVE})]
+    )
 
 
 def _is_free(key: str) -> bool:

@@ -71,7 +71,8 @@ def _checked(
     if not wanted and not devices:
         return plan
     if wanted:
-        say(f"checking {len(wanted)} arm{'' if len(wanted) == 1 else 's'} and how they are measured")
+        tried = f"; {', '.join(plan.observers)} measures an untrained generator once" if measure else ""
+        say(f"building {len(wanted)} arm{'' if len(wanted) == 1 else 's'} before anything runs{tried}")
     with tempfile.TemporaryDirectory() as name:
         configs = {}
         for index, arm in enumerate(wanted):

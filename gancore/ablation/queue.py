@@ -107,7 +107,6 @@ class Queue:
     over: Callable[[Job, Status], None] = lambda job, status: None
     tick: Callable[[Progress], None] = lambda progress: None
     max_hours: float = 0.0
-    poll_seconds: float = POLL
     _running: dict[int, _Running] = field(default_factory=dict)
     _deaths: dict[Job, tuple[int, int]] = field(default_factory=dict)
     _waiting_for: set[Job] = field(default_factory=set)
@@ -135,7 +134,7 @@ class Queue:
                     out_of_time = bool(self.max_hours) and time.monotonic() - began >= self.max_hours * 3600
                     if caught.signal is not None or out_of_time:
                         self._stop(caught)
-                    time.sleep(self.poll_seconds)
+                    time.sleep(POLL)
             finally:
                 self._end_all(caught)
 
@@ -256,7 +255,7 @@ class Queue:
             if caught.again:
                 for running in self._running.values():
                     running.process.kill()
-            time.sleep(self.poll_seconds)
+            time.sleep(POLL)
         self._running.clear()
 
     def _forget_failures(self, *, every: bool) -> None:

@@ -18,7 +18,7 @@ BASELINE0, R10 = Job(0, "baseline"), Job(0, "r1")
 
 
 def queue_of(folder, plan, gan_process, *slots, **more):
-    return Queue(folder, plan, slots or (Slot(),), gan_process.launch, poll_seconds=0.0, **more)
+    return Queue(folder, plan, slots or (Slot(),), gan_process.launch, **more)
 
 
 def states(folder, plan):

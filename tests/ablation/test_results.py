@@ -28,7 +28,7 @@ def finished(plan_of, folder, gan_process):
         place = folder(plan)
         gan_process.score = score or gan_process.score
         gan_process.codes |= codes or {}
-        Queue(place, plan, (Slot(),), gan_process.launch, poll_seconds=0.0).run()
+        Queue(place, plan, (Slot(),), gan_process.launch).run()
         return place, plan
 
     return make
