@@ -84,11 +84,19 @@ def test_pytest_loads_the_plugin_without_torch_and_without_gancores_modules() ->
     ("arguments", "message"),
     [
         (["--gan-plugin", "hinje"], "unknown plugin 'hinje' (did you mean 'hinge'?)"),
-        (["--gan-plugin", "dcgan"], "'dcgan' is a network"),
-        (["--gan-plugin", "r1", "--gan-with", "hinje"], "unknown plugin 'hinje' (did you mean 'hinge'?)"),
-        (["--gan-plugin", "r1", "--gan-set", "r1.gama=1"], "unknown option 'r1.gama' (did you mean 'gamma'?)"),
-        (["--gan-plugin", "r1", "--gan-set", "r1.gamma"], "expected key=value"),
         (["--gan-set", "r1.gamma=1"], "name one with --gan-plugin"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)  # each is a process of its own
+            for case in (
+                (["--gan-plugin", "dcgan"], "'dcgan' is a network"),
+                (["--gan-plugin", "r1", "--gan-with", "hinje"], "unknown plugin 'hinje' (did you mean 'hinge'?)"),
+                (
+                    ["--gan-plugin", "r1", "--gan-set", "r1.gama=1"],
+                    "unknown option 'r1.gama' (did you mean 'gamma'?)",
+                ),
+                (["--gan-plugin", "r1", "--gan-set", "r1.gamma"], "expected key=value"),
+            )
+        ),
     ],
 )
 def test_a_wrong_call_is_a_usage_error(tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import tomllib
 from pathlib import Path
 
@@ -19,10 +20,15 @@ ASSEMBLING = {"run", "training", "assembly", "trainer"}
 BELOW = ("networks", "data", "metrics", "ops", "config", "specs", "options", "errors", "step", "program", "plan")
 
 
-def imported(path: Path, *, top_level_only: bool = False) -> set[str]:
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def imported(path: Path, *, top_level_only: bool = False) -> frozenset[str]:
     """Dotted names of the modules a file imports, type-checking blocks excluded."""
     names: set[str] = set()
-    tree = ast.parse(path.read_text(encoding="utf-8"))
 
     def visit(node: ast.AST) -> None:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -37,8 +43,8 @@ def imported(path: Path, *, top_level_only: bool = False) -> set[str]:
         for child in ast.iter_child_nodes(node):
             visit(child)
 
-    visit(tree)
-    return names
+    visit(parsed(path))
+    return frozenset(names)
 
 
 def relative(path: Path) -> str:
@@ -109,7 +115,7 @@ def test_no_pickle_on_any_path(path: Path) -> None:
 @pytest.mark.parametrize("path", [*MODULES, *PLUGINS], ids=relative)
 def test_no_global_random_state(path: Path) -> None:
     """Seeding or drawing from a global generator would tie methods to each other's order."""
-    calls = [ast.unparse(n.func) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+    calls = [ast.unparse(n.func) for n in ast.walk(parsed(path)) if isinstance(n, ast.Call)]
     forbidden = {"np.random.seed", "numpy.random.seed", "np.random.rand", "np.random.randn", "random.random"}
     assert not forbidden & set(calls)
     assert "torch.manual_seed" not in calls
@@ -125,7 +131,7 @@ def test_modules_stay_small(path: Path) -> None:
 def test_the_core_knows_no_plugin_by_name() -> None:
     names = {p.name for p in (ROOT / "plugins").iterdir() if p.is_dir()}
     for path in MODULES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parsed(path)
         docs = {
             id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)
         }
