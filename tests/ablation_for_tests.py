@@ -63,13 +63,16 @@ class FakeGan:
 
     Attributes:
         score: the metric of an arm and seed. codes: exit codes of the next processes of a job, by arm and seed; 0
-            for one that does its work. seen: the command lines, in order.
+            for one that does its work. measures_itself: runs measure at their end. config_extra: of a run's
+            ``config.toml``. seen: the command lines, in order.
     """
 
     score: Score = lambda arm, seed: 10.0 + seed
     codes: dict[tuple[str, int], list[int]] = field(default_factory=dict)
     seen: list[list[str]] = field(default_factory=list)
     protocol: dict[str, Any] = field(default_factory=lambda: {"better": "lower", "samples": 100})
+    measures_itself: bool = False
+    config_extra: str = ""
     at_once: int = 0
     most_at_once: int = 0
     before_exit: Callable[[str, int], None] = lambda arm, seed: None
@@ -96,8 +99,10 @@ class FakeGan:
             else:
                 if arguments[0] == "train":
                     values = Path(arguments[1]).read_text(encoding="utf-8")
-                    make_run(run, values, seed)
+                    make_run(run, values + self.config_extra, seed)
                 save_step(run, STEPS if code == 0 else STEPS // 2, seed, plugins_of(run))
+                if code == 0 and self.measures_itself:
+                    run.append_metrics(self.row(arm, seed))
                 if code == 5:
                     run.append_metrics({"step": 7, "event": "diverged", "what": "not finite: loss/d"})
             self.before_exit(arm, seed)
@@ -106,8 +111,12 @@ class FakeGan:
         return FakeProcess(work, polls=2)
 
     def measure(self, run: RunFolder, arm: str, seed: int) -> None:
+        run.append_evaluation(self.row(arm, seed))
+
+    def row(self, arm: str, seed: int) -> dict[str, Any]:
+        """An evaluation of the last step."""
         row = {"step": STEPS, "images_seen": 40, "metrics": {"fid": self.score(arm, seed)}}
-        run.append_evaluation({**row, "protocols": {"fid": self.protocol}, "reference": "gaussians"})
+        return {**row, "protocols": {"fid": self.protocol}, "reference": "gaussians"}
 
 
 def make_run(run: RunFolder, config: str, seed: int) -> None:

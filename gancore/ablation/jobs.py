@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 from gancore.ablation.plan import Plan
 from gancore.atomic import write_atomic
+from gancore.config import flatten
 from gancore.errors import CheckpointError, ConfigError, RunFolderError
 from gancore.run_folder import RunFolder
 
@@ -139,6 +141,22 @@ def keep_evaluation(folder: AblationFolder, plan: Plan, job: Job) -> bool:
     record = {"request": plan.request, "row": rows[-1]}
     write_atomic(folder.record(job), (json.dumps(record, indent=1) + "\n").encode())
     return True
+
+
+def measured_itself(folder: AblationFolder, plan: Plan, job: Job) -> bool:
+    """Whether a run measures while it trains, as the plan asks: by the same observers with the same options."""
+    try:
+        document = tomllib.loads(folder.run(job).config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    if not document.get("output", {}).get("evaluate_every"):
+        return False
+    recorded = document.get("versions", {}).get("plugins", {})
+    versions = {name: recorded.get(name, {}).get("version") for name in plan.observers}
+    options = flatten(document)
+    return versions == plan.measuring_versions and all(
+        options.get(key) == value for key, value in plan.measuring.items()
+    )
 
 
 def check_trained(folder: AblationFolder, plan: Plan, job: Job) -> str:

@@ -30,6 +30,7 @@ from gancore.ablation.jobs import (
     keep_evaluation,
     last_step,
     make_folder,
+    measured_itself,
     read_json,
     status,
     write_failure,
@@ -123,7 +124,7 @@ class Queue:
         """
         self._forget_failures(every=retry_failed)
         jobs = jobs_of(self.plan)
-        known = {job: status(self.folder, self.plan, job) for job in jobs}
+        known = {job: self._status(job) for job in jobs}
         began = time.monotonic()
         with _signals() as caught:
             try:
@@ -152,7 +153,7 @@ class Queue:
                     continue
                 if job in self._waiting_for:  # that process may have brought it further
                     self._waiting_for.discard(job)
-                    known[job] = status(self.folder, self.plan, job)
+                    known[job] = self._status(job)
                     if known[job].state in OVER:
                         continue
                 open_jobs.remove(job)
@@ -211,13 +212,19 @@ class Queue:
                 why += "; the machine may be short of memory"
         elif code != DIVERGED:
             why = _last_words(folder.log(job))
-        now = status(folder, plan, job)
-        if code == DIVERGED and now.state != "diverged":
+        if code == DIVERGED and status(folder, plan, job).state != "diverged":
             why = _last_words(folder.log(job))
         if why:
             write_failure(folder, job, code, why)
+        return self._status(job)
+
+    def _status(self, job: Job) -> Status:
+        """How far a job is; what a run has measured of itself at its end counts as its evaluation."""
+        folder, plan = self.folder, self.plan
+        found = status(folder, plan, job)
+        if found.state == "trained" and measured_itself(folder, plan, job) and keep_evaluation(folder, plan, job):
             return status(folder, plan, job)
-        return now
+        return found
 
     def _progress(self, known: dict[Job, Status]) -> Progress:
         steps = {job: self.plan.steps if found.state in OVER else found.step for job, found in known.items()}

@@ -272,3 +272,19 @@ def test_last_step_of_a_file_that_a_kill_cut_short(plan_of, folder):
     lines = [json.dumps({"step": step, "x": "y" * 3000}) for step in range(1, 60)]
     run.metrics.write_text("\n".join(lines) + '\n{"step": 6', encoding="utf-8")
     assert last_step(run) == 59
+
+
+def test_a_run_that_measured_itself_is_not_measured_again(plan_of, folder, gan_process):
+    plan = plan_of(seeds=(0,), **{"output.evaluate_every": 5})
+    place = folder(plan)
+    versions = '\n[versions.plugins.gauge]\nversion = "0.1"\n'
+    gan_process.config_extra = versions
+    gan_process.measures_itself = True
+    queue_of(place, plan, gan_process).run()
+    assert [what for what, _ in commands(gan_process)] == ["train", "train"]
+    row = status(place, plan, R10).row
+    assert row is not None
+    assert row["metrics"] == {"fid": 10.0}
+    other = replace(plan, measuring={"methods.gauge.weight": 3.0})
+    queue_of(place, other, gan_process).run()
+    assert [what for what, _ in commands(gan_process)[2:]] == ["eval", "eval"]
