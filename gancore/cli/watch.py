@@ -53,7 +53,7 @@ def _follow(run: Path, *, waiting: bool) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    from gancore.report.terminal import view
+    from gancore.cli.watch_view import view
 
     console = Console()
     with Live(console=console, auto_refresh=False) as live:
@@ -66,8 +66,8 @@ def _follow(run: Path, *, waiting: bool) -> None:
 
 
 def _follow_in_lines(reader: RunReader) -> None:
+    from gancore.cli.watch_view import Lines
     from gancore.report.sections import state_text
-    from gancore.report.terminal import Lines
 
     lines = Lines()
     while True:

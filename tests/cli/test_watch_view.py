@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console
-from runs_for_tests import evaluation, tick
+from runs_for_tests import evaluation, tick, write_run
 
+from gancore.cli.watch_view import Lines, sparkline, view
 from gancore.report.reading import RunReader
-from gancore.report.terminal import Lines, sparkline, view
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    return lambda name="run", **contents: write_run(tmp_path / name, **contents)
 
 
 def shown(path: Path, width: int = 100, height: int = 40, running: bool = False) -> str:
