@@ -24,6 +24,7 @@ from gancore.hookspecs import hookimpl
 from gancore.method import LossTerms, Method, merge_reads
 from gancore.networks.spec import NetworkSpec, TapSpec
 from gancore.options import Options, option
+from gancore.sinks import Sink, SinkRun, SinkSpec
 from gancore.specs import HOOK_API, OBJECTIVE, SCORES, Claims, Clash, MethodSpec, Need
 
 if TYPE_CHECKING:
@@ -86,6 +87,9 @@ __all__ = [
     "RunContext",
     "Samples",
     "Score",
+    "Sink",
+    "SinkRun",
+    "SinkSpec",
     "Step",
     "StepKey",
     "TapSpec",

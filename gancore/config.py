@@ -164,6 +164,8 @@ def resolve(
         for name, origin in where.items():
             key = f"{prefix}.{name}"
             origins[key] = origins.get(key, origin) if origin == "given" else origin
+    for name in sections["output"].sinks:
+        registry.sink(name)
     if sections["output"].keep_best and not sections["output"].evaluate_every:
         raise ConfigError("output.keep_best needs metrics: set output.evaluate_every (--eval-every) too")
     return Config(

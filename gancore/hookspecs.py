@@ -2,7 +2,7 @@
 
 A run, as pseudocode; hooks stand at the margin::
 
-    register_methods, register_networks, register_ops
+    register_methods, register_networks, register_ops, register_sinks
                                              discovery: once a process, no torch
     build networks
     declare_taps                             once: outputs computed from D's taps; pure
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from gancore.networks.spec import NetworkSpec
     from gancore.ops.library import OpLibrary
     from gancore.run_context import RunContext
+    from gancore.sinks import SinkSpec
     from gancore.specs import MethodSpec
     from gancore.step import Step
 
@@ -75,6 +76,10 @@ class DiscoveryHooks:
     @hookspec
     def register_ops(self, register: Callable[[OpLibrary], None]) -> None:
         """Hand each :class:`~gancore.ops.OpLibrary` to ``register``, so that ``gan ops`` lists and builds it."""
+
+    @hookspec
+    def register_sinks(self, register: Callable[[SinkSpec], None]) -> None:
+        """Hand each :class:`~gancore.api.SinkSpec` to ``register``, so that ``output.sinks`` may name it."""
 
 
 class RunHooks:

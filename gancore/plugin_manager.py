@@ -11,11 +11,12 @@ from typing import Any
 import pluggy
 
 from gancore import hookspecs
-from gancore.errors import PluginError, nearest
+from gancore.errors import ConfigError, PluginError, nearest
 from gancore.method import Method
 from gancore.networks.spec import NetworkSpec
 from gancore.ops.library import OpLibrary
 from gancore.sections import SECTIONS
+from gancore.sinks import SinkSpec
 from gancore.specs import MethodSpec
 
 ENTRY_POINT_GROUP = "gancore.plugins"
@@ -32,7 +33,7 @@ class Origin:
 
 @dataclass
 class Registry:
-    """All methods and networks that are installed, and the plugins that could not be loaded.
+    """All methods, networks, operations and sinks that are installed, and the plugins that could not be loaded.
 
     ``broken`` maps an entry point's name to the reason.
     """
@@ -40,6 +41,7 @@ class Registry:
     methods: dict[str, MethodSpec] = field(default_factory=dict)
     networks: dict[str, NetworkSpec] = field(default_factory=dict)
     libraries: dict[str, OpLibrary] = field(default_factory=dict)
+    sinks: dict[str, SinkSpec] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
 
@@ -60,6 +62,13 @@ class Registry:
         known = ", ".join(sorted(self.networks))
         raise PluginError(f"unknown network '{name}'{nearest(name, self.networks)}; networks: {known}")
 
+    def sink(self, name: str) -> SinkSpec:
+        """The spec of a sink, or :class:`ConfigError` with the nearest name."""
+        if name in self.sinks:
+            return self.sinks[name]
+        known = ", ".join(sorted(self.sinks))
+        raise ConfigError(f"output.sinks: unknown sink '{name}'{nearest(name, self.sinks)}; sinks: {known}")
+
     def register(self, module: Any, origin: Origin) -> None:
         """Call a plugin module's discovery hooks."""
         manager = pluggy.PluginManager(hookspecs.PROJECT)
@@ -69,6 +78,7 @@ class Registry:
         manager.hook.register_methods(register=lambda spec: self._add(self.methods, spec, origin))
         manager.hook.register_networks(register=lambda spec: self._add(self.networks, spec, origin))
         manager.hook.register_ops(register=lambda library: self._add(self.libraries, library, origin))
+        manager.hook.register_sinks(register=lambda spec: self._add(self.sinks, spec, origin))
 
     def _add(self, table: dict[str, Any], spec: Any, origin: Origin) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_-]*", spec.name):
@@ -99,7 +109,13 @@ def discover(entry_points: Iterable[importlib.metadata.EntryPoint] | None = None
     registry.register(builtins, Origin("gancore", __version__))
     if entry_points is None:
         entry_points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
-    tables: list[dict[str, Any]] = [registry.methods, registry.networks, registry.libraries, registry.origins]
+    tables: list[dict[str, Any]] = [
+        registry.methods,
+        registry.networks,
+        registry.libraries,
+        registry.sinks,
+        registry.origins,
+    ]
     for entry_point in sorted(entry_points, key=lambda entry: entry.name):
         before = [dict(table) for table in tables]
         try:

@@ -22,6 +22,7 @@ from gancore.networks.protocols import Generator
 from gancore.plugin_manager import Registry, discover
 from gancore.run_folder import RunFolder, claim_default
 from gancore.sampling import generate
+from gancore.sinks import refuse_missing
 from gancore.training import Report, fit, plugin_versions, restore
 
 
@@ -146,6 +147,7 @@ def train(
     """
     registry = registry or discover()
     resolved = config if isinstance(config, Config) else resolve(registry, _layers(config))
+    refuse_missing(registry, resolved.output.sinks)
     if outdir is not None:
         RunFolder.refuse_taken(outdir)
     session = assemble(resolved, registry, data_progress)
@@ -199,6 +201,7 @@ def resume(
         # A run that was killed before its first checkpoint begins again: it is a function of its configuration.
         found = checkpoint.load_latest(folder.checkpoints) if checkpoint.steps(folder.checkpoints) else None
         config = _resumed_config(registry, folder, drop_plugins, overrides or {})
+        refuse_missing(registry, config.output.sinks)
         if found is not None:
             refuse_drift(config, registry, found, allow_drift, drop_plugins)
         session = assemble(config, registry, data_progress)

@@ -96,6 +96,10 @@ class OutputOptions:
     evaluate_every: int = option(
         0, help="Steps between evaluations, the first before training, one at the end; 0 for none.", minimum=0
     )
+    sinks: tuple[str, ...] = option(
+        (),
+        help='Where metrics and pictures go too, such as ["tensorboard", "wandb"]; gan plugins list shows all.',
+    )
     max_hours: float = option(0.0, help="Save and stop after so many hours; 0 for no limit.", minimum=0)
 
 

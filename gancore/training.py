@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -25,6 +26,7 @@ from gancore.method import load_method_state, method_state
 from gancore.networks.protocols import Generator
 from gancore.run_folder import RunFolder
 from gancore.sampling import generate
+from gancore.sinks import SinkRun, Sinks
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,12 @@ def fit(session: Session, folder: RunFolder, report: Report | None = None) -> No
     began, first = time.monotonic(), trainer.step_index
     advisor = Advisor(session.manager, folder.read_metrics())
     last_time, last_step = began, first
-    with _signals() as caught:
+    with _signals() as caught, _sinks(session, folder, report) as sinks:
         if first == 0:
             if output.evaluate_every:  # the curve's beginning; and what is missing is found before training
-                folder.append_metrics(keep_evaluation(folder, evaluate(session)))
+                _evaluate(session, folder, sinks)
             picture = snapshot(session, folder)
+            sinks.picture(0, "samples", Path(picture))
             if report is not None:
                 report(Tick(0, steps, 0, 0.0, 0.0, {}, picture))
         while trainer.step_index < steps:
@@ -77,9 +80,11 @@ def fit(session: Session, folder: RunFolder, report: Report | None = None) -> No
                 rate = (step - last_step) * config.train.batch / max(now - last_time, 1e-9)
                 last_time, last_step = now, step
                 moments = trainer.telemetry.flush()
-                folder.append_metrics(_row(session, moments, rate))
+                row = _row(session, moments, rate)
+                folder.append_metrics(row)
+                sinks.row(row)
                 eager = trainer.graphs.notes if trainer.graphs is not None else ()
-                warnings = advisor.warnings(step, moments, eager)
+                warnings = advisor.warnings(step, moments, [*eager, *sinks.failures()])
                 for row in warnings:
                     folder.append_metrics(row)
                 if report is not None:
@@ -87,10 +92,11 @@ def fit(session: Session, folder: RunFolder, report: Report | None = None) -> No
                     said = tuple(f"{row['method']}: {row['what']}" for row in warnings)
                     report(Tick(step, steps, trainer.images_seen, rate, left, moments, warnings=said))
             if output.evaluate_every and (step % output.evaluate_every == 0 or done):
-                folder.append_metrics(keep_evaluation(folder, evaluate(session)))
+                _evaluate(session, folder, sinks)
             if step % output.snap == 0 or done or stopping:
                 _check_finite(session, folder)
                 picture = snapshot(session, folder)
+                sinks.picture(step, "samples", Path(picture))
                 if report is not None:
                     report(Tick(step, steps, trainer.images_seen, 0.0, 0.0, {}, picture))
                 last_time, last_step = time.monotonic(), step
@@ -206,6 +212,30 @@ def plugin_versions(session: Session) -> dict[str, dict[str, str]]:
 
 
 # Parts.
+
+
+def _evaluate(session: Session, folder: RunFolder, sinks: Sinks) -> None:
+    row = keep_evaluation(folder, evaluate(session))
+    folder.append_metrics(row)
+    sinks.row(row)
+    for name, picture in row.get("pictures", {}).items():
+        sinks.picture(row["step"], name, folder.path / picture["file"], picture["caption"])
+
+
+@contextlib.contextmanager
+def _sinks(session: Session, folder: RunFolder, report: Report | None) -> Iterator[Sinks]:
+    """The sinks of a session, closed at its end, however it ends."""
+    trainer, config = session.trainer, session.config
+    sinks = Sinks(session.registry, config.output.sinks, SinkRun(folder.path, trainer.step_index, config.flat()))
+    try:
+        yield sinks
+    finally:
+        sinks.close()
+        failures = tuple(sinks.failures())
+        if failures and report is not None:
+            seen = trainer.images_seen
+            report(Tick(trainer.step_index, config.train.steps, seen, 0.0, 0.0, {}, warnings=failures))
+
 
 _MUST_BE_FINITE = ("g.", "d.", "ema.", "optimizer.")
 """A method may keep an infinity of its own, such as a minimum of nothing yet."""

@@ -162,7 +162,7 @@ def test_discovery_hooks_are_called_for_methods_networks_and_operations() -> Non
     assert called["networks"] == ["dcgan", "sngan", "mlp"]
     assert "nonsaturating" in called["methods"]
     specified = {name for name in vars(hookspecs.DiscoveryHooks) if not name.startswith("_")}
-    assert specified == {"register_methods", "register_networks", "register_ops"}
+    assert specified == {"register_methods", "register_networks", "register_ops", "register_sinks"}
     library = OpLibrary(name="own_ops", package="own_ops")
     registry = Registry()
     plugin = SimpleNamespace(register_ops=hookimpl(lambda register: register(library)))

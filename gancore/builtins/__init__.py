@@ -1,4 +1,4 @@
-"""Methods, networks and operations that come with gancore, registered through the hooks that any plugin uses."""
+"""What comes with gancore: methods, networks, operations, sinks, through the hooks that any plugin uses."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from gancore.networks.builtin import BUILTIN as NETWORKS
 from gancore.networks.spec import NetworkSpec
 from gancore.ops.core import LIBRARY
 from gancore.ops.library import OpLibrary
+from gancore.sinks import SinkSpec
 from gancore.specs import Claims, Clash, MethodSpec, Need
 
 DEFAULT_OBJECTIVE = "nonsaturating"
@@ -130,6 +131,23 @@ METHODS = (
     ),
 )
 
+SINKS = (
+    SinkSpec(
+        name="tensorboard",
+        summary="Event files in RUN/tensorboard, for TensorBoard.",
+        target="gancore.builtins.sinks:TensorBoard",
+        requires=("tensorboard",),
+        install="gancore[tensorboard]",
+    ),
+    SinkSpec(
+        name="wandb",
+        summary="A run of Weights & Biases, set up as for any program: wandb login, WANDB_PROJECT, WANDB_MODE.",
+        target="gancore.builtins.sinks:WeightsAndBiases",
+        requires=("wandb",),
+        install="gancore[wandb]",
+    ),
+)
+
 
 @hookimpl
 def register_methods(register: Callable[[MethodSpec], None]) -> None:
@@ -146,3 +164,9 @@ def register_networks(register: Callable[[NetworkSpec], None]) -> None:
 @hookimpl
 def register_ops(register: Callable[[OpLibrary], None]) -> None:
     register(LIBRARY)
+
+
+@hookimpl
+def register_sinks(register: Callable[[SinkSpec], None]) -> None:
+    for spec in SINKS:
+        register(spec)

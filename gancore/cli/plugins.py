@@ -94,7 +94,7 @@ def check(ctx: click.Context, names: tuple[str, ...], overrides: tuple[str, ...]
 
 
 def installed(registry: Registry) -> list[dict[str, Any]]:
-    """One row a method, network and broken plugin."""
+    """One row a method, network, sink and broken plugin."""
     rows = []
     for name, spec in sorted(registry.methods.items()):
         row = _row(registry, name, "method", spec.summary)
@@ -106,11 +106,12 @@ def installed(registry: Registry) -> list[dict[str, Any]]:
             row |= {"kind": "broken", "reason": _why(error)}
         rows.append(row)
     rows += [_row(registry, name, "network", spec.summary) for name, spec in sorted(registry.networks.items())]
+    rows += [_row(registry, name, "sink", spec.summary) for name, spec in sorted(registry.sinks.items())]
     rows += [
         {"name": name, "kind": "broken", "version": "-", "distribution": "-", "summary": "", "reason": reason}
         for name, reason in sorted(registry.broken.items())
     ]
-    order = ("objective", "method", "network", "broken")
+    order = ("objective", "method", "network", "sink", "broken")
     return sorted(rows, key=lambda row: order.index(row["kind"]))
 
 
