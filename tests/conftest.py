@@ -7,10 +7,23 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["GAN_FUSED"] = "off"  # what is not a test of fused operations must not depend on what is built
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
+import gancore.assembly
+from gancore.testing import open_once
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built_in_sets_are_decoded_once() -> Iterator[None]:
+    """For runs that are trained as a user trains them; sessions of ``gancore.testing`` do so anyway."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gancore.assembly, "open_dataset", lambda options, progress=None: open_once(options))
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

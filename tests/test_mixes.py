@@ -12,12 +12,10 @@ from pathlib import Path
 
 import pytest
 
-import gancore.assembly
 from gancore import checkpoint
 from gancore.api import PluginError
 from gancore.assembly import Session
 from gancore.cli.plugins import compatibility
-from gancore.data import open_dataset
 from gancore.plugin_manager import discover
 from gancore.testing import different, largest_relative_difference, run_steps, tensors_of, tiny_session
 from gancore.training import restore, state
@@ -114,15 +112,6 @@ def triples() -> list[tuple[str, ...]]:
         and {"ada", "augself", "diffaugment"} & set(triple)
         and compatible(triple)
     ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def digits_once():
-    """Decode the set once for all mixes."""
-    cached = functools.cache(lambda options: open_dataset(options))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gancore.assembly, "open_dataset", lambda options, progress=None: cached(options))
-        yield
 
 
 @functools.cache

@@ -6,6 +6,7 @@ package in every folder that it runs in.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gancore.assembly import Session
+    from gancore.data.dataset import Dataset
+    from gancore.data.options import DataOptions
     from gancore.ops.library import Device, OpLibrary
     from gancore.plugin_manager import Registry
     from gancore.specs import MethodSpec
@@ -49,9 +52,7 @@ def skip_without(methods: Iterable[str], registry: Registry | None = None) -> No
     """
     import pytest
 
-    from gancore.plugin_manager import discover
-
-    missing = sorted(set(methods) - set((registry or discover()).methods))
+    missing = sorted(set(methods) - set((registry or _installed()).methods))
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
 
@@ -103,13 +104,35 @@ def tiny_session(
     overrides: Mapping[str, Any] | None = None,
     registry: Registry | None = None,
 ) -> Session:
-    """An assembled session of :func:`tiny_config`."""
+    """An assembled session of :func:`tiny_config`. Built-in sets are decoded once a process."""
     from gancore.assembly import assemble
     from gancore.config import resolve
+
+    registry = registry or _installed()
+    config = resolve(registry, [("test", tiny_config(plugins, overrides))])
+    return assemble(config, registry, dataset=open_once(config.data))
+
+
+@functools.cache
+def _installed() -> Registry:
     from gancore.plugin_manager import discover
 
-    registry = registry or discover()
-    return assemble(resolve(registry, [("test", tiny_config(plugins, overrides))]), registry)
+    return discover()
+
+
+def open_once(options: DataOptions) -> Dataset:
+    """A data set; one that comes with gancore is decoded once a process, and nobody writes to it."""
+    from gancore.data import open_dataset
+    from gancore.data.options import BUILT_IN
+
+    return _open_once(options) if options.source in BUILT_IN else open_dataset(options)
+
+
+@functools.cache
+def _open_once(options: DataOptions) -> Dataset:
+    from gancore.data import open_dataset
+
+    return open_dataset(options)
 
 
 def run_steps(session: Session, count: int) -> Session:

@@ -6,25 +6,21 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
-from unittest import mock
 
 from torch import Tensor
 
-import gancore.assembly
 from gancore.assembly import Session, build_networks, capabilities
 from gancore.builtins import DEFAULT_OBJECTIVE
 from gancore.compute import choose
 from gancore.config import resolve
-from gancore.data import DataOptions, Dataset, open_dataset
-from gancore.data.options import BUILT_IN
 from gancore.errors import PluginError
 from gancore.method import method_state
 from gancore.options import resolve_options
 from gancore.plugin_manager import Registry, discover
 from gancore.specs import OBJECTIVE, Claims, MethodSpec, conflicts, is_method_capability
-from gancore.testing import tensors_of, tiny_config, tiny_session
+from gancore.testing import open_once, tensors_of, tiny_config, tiny_session
 from gancore.testing.scrutiny import Scrutiny
 from gancore.testing.subject import Subject, UnfitSubject
 from gancore.testing.watch import Watch
@@ -160,8 +156,7 @@ class Bench:
         given = {**self.overrides, **(overrides or {})}
         absent = {name for name in self.plugins if name not in named}
         given = {key: value for key, value in given.items() if _owner(key) not in absent}
-        with mock.patch.object(gancore.assembly, "open_dataset", _open_dataset):
-            session = tiny_session(named, given, registry or self.registry)
+        session = tiny_session(named, given, registry or self.registry)
         try:
             yield session
         finally:
@@ -288,7 +283,7 @@ class Bench:
         own = {key: value for key, value in given.items() if _owner(key) not in self.plugins}
         config = resolve(self.registry, [("test", tiny_config([], own))])
         try:
-            dataset = _open_dataset(config.data)
+            dataset = open_once(config.data)
             spec = self.registry.network(config.network_name)
             _, discriminator = build_networks(config, spec, dataset, choose(config.compute, dataset.kind))
         except PluginError:
@@ -305,16 +300,6 @@ def snapshot(session: Session) -> Run:
 def outcome(session: Session) -> Run:
     """What is left of a session, which ends here: reading the moments begins new ones."""
     return dataclasses.replace(snapshot(session), moments=session.trainer.telemetry.flush())
-
-
-def _open_dataset(options: DataOptions, progress: Any = None) -> Dataset:
-    """A set that comes with gancore is decoded once, not for each session; nobody writes to it."""
-    return _open_once(options) if options.source in BUILT_IN else open_dataset(options, progress)
-
-
-@cache
-def _open_once(options: DataOptions) -> Dataset:
-    return open_dataset(options)
 
 
 def _owner(key: str) -> str:
