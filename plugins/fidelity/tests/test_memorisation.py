@@ -125,6 +125,12 @@ def test_pixels_of_large_images_are_compared_small() -> None:
     assert torch.equal(memorisation.pixels(small), small.flatten(1).float() / 255)
 
 
+def test_each_neighbour_is_shown_once_the_nearest_first() -> None:
+    indices, distances = torch.tensor([7, 7, 3, 7, 9, 3]), torch.tensor([0.5, 0.4, 0.1, 0.3, 0.9, 0.2])
+    assert memorisation.nearest_pairs(indices, distances, 5).tolist() == [2, 3, 4]
+    assert memorisation.nearest_pairs(indices, distances, 2).tolist() == [2, 3]
+
+
 @pytest.mark.parametrize(("channels", "side"), [(1, 16), (3, 32), (3, 128)])
 def test_the_sheet_shows_each_sample_left_of_its_neighbour(channels: int, side: int) -> None:
     samples = torch.full((5, channels, side, side), 200, dtype=torch.uint8)

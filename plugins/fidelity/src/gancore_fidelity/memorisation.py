@@ -94,6 +94,29 @@ def gap(trained: np.ndarray, held_out: np.ndarray) -> Gap:
     return Gap(float(trained.mean() - held_out.mean()), rank_auc(trained, held_out))
 
 
+def nearest_pairs(indices: Tensor, distances: Tensor, most: int) -> Tensor:
+    """Which samples to show: the nearest first, one for each neighbour.
+
+    A generator that makes one plain image well would else fill a picture with it.
+
+    Args:
+        indices, distances: of the nearest training image of each sample, (N,).
+
+    Returns:
+        Rows, int64 (at most ``most``,).
+    """
+    seen: set[int] = set()
+    rows = []
+    for row in distances.argsort(stable=True).tolist():
+        neighbour = int(indices[row])
+        if neighbour not in seen:
+            seen.add(neighbour)
+            rows.append(row)
+        if len(rows) == most:
+            break
+    return torch.tensor(rows, dtype=torch.int64)
+
+
 def neighbour_sheet(samples: Tensor, neighbours: Tensor, distances: Tensor) -> Image.Image:
     """A sheet of pairs, each sample left of its neighbour with the distance below, in the order given.
 

@@ -170,14 +170,15 @@ class Fidelity(Method):
         """Keep the picture of the samples that are nearest to a training image."""
         images = shown.images()
         distances = nearest.distances[: len(images)]
-        order = distances.argsort(stable=True)[:PAIRS]
+        order = memorisation.nearest_pairs(nearest.indices[: len(images)], distances, PAIRS)
         found = samples.dataset.read(rows[nearest.indices[order].numpy()])
         picture = memorisation.neighbour_sheet(images[order], torch.from_numpy(found), distances[order])
         samples.show(
             "nearest",
             picture,
             f"Samples (left) beside their nearest training images (right), by {by}: the {len(order)} nearest "
-            f"pairs of {len(images):,} samples and {len(rows):,} training images, with their distances.",
+            f"pairs of {len(images):,} samples and {len(rows):,} training images, each of these shown once, with "
+            "their distances.",
         )
 
 
