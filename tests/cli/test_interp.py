@@ -12,14 +12,8 @@ from PIL import Image, ImageSequence
 
 import gancore
 from gancore.cli.interp import parse_grid
-from gancore.cli.main import COMMANDS
 from gancore.errors import ConfigError
 from gancore.pictures import to_uint8
-
-
-@pytest.fixture(autouse=True)
-def listed(monkeypatch):
-    monkeypatch.setitem(COMMANDS, "interp", ("gancore.cli.interp:interp", "A walk."))
 
 
 def shown(path: Path) -> np.ndarray:

@@ -21,7 +21,12 @@ SUBJECTS = {
 }
 
 
-@pytest.mark.parametrize("subject", SUBJECTS)
+QUICK = ("objective", "joint, dagger")
+
+
+@pytest.mark.parametrize(
+    "subject", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in SUBJECTS]
+)
 @pytest.mark.parametrize("rule", RULES)
 def test_contract(rule: str, subject: str) -> None:
     check(rule, SUBJECTS[subject])
