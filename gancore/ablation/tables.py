@@ -71,6 +71,7 @@ def as_text(results: Mapping[str, Any], chosen: Sequence[str] = ()) -> str:
 
 def as_rich(results: Mapping[str, Any], chosen: Sequence[str] = ()) -> RenderableType:
     """The same for a terminal: results in colour, arms that were found better or worse stand out."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -78,9 +79,12 @@ def as_rich(results: Mapping[str, Any], chosen: Sequence[str] = ()) -> Renderabl
     colours = {"better": "green", "worse": "red"}
     parts: list[RenderableType] = [Text(heading(results))]
     for name in shown_metrics(results, chosen):
-        drawn = Table(title=Text(title(results, name)), title_justify="left", title_style="bold", expand=False)
+        heading_text = Text(f"\n{title(results, name)}", style="bold")
+        drawn = Table(title=heading_text, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         for column in COLUMNS:
-            drawn.add_column(column, no_wrap=column != "arm", overflow="fold")
+            drawn.add_column(
+                column.replace(" [", "\n["), no_wrap=column in ("p", "ratio", "cost"), overflow="fold"
+            )
         for cells in metric_rows(results, name):
             drawn.add_row(*(Text(cell, style=colours.get(cell, "")) for cell in cells))
         parts.append(drawn)

@@ -11,7 +11,6 @@ from gancore.ablation import prepare, queue
 from gancore.ablation.check import Answer
 from gancore.ablation.queue import Slot
 from gancore.cli import ablate as command
-from gancore.cli import main
 from gancore.errors import ConfigError
 
 BASE = ("--data", "gaussians", "--steps", 10, "--batch", 4)
@@ -26,7 +25,6 @@ def effect(arm, seed):
 def fake(monkeypatch):
     """Fake processes, a fake check, a plugin that measures."""
     process = FakeGan(effect)
-    monkeypatch.setitem(main.COMMANDS, "ablate", ("gancore.cli.ablate:ablate", "Compare methods."))
     monkeypatch.setattr(command, "_discover", registry_with_gauge)
     monkeypatch.setattr(queue, "launch", process.launch)
     monkeypatch.setattr(queue, "POLL", 0.0)
