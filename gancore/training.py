@@ -67,6 +67,7 @@ def fit(session: Session, folder: RunFolder, report: Report | None = None) -> No
             sinks.picture(0, "samples", Path(picture))
             if report is not None:
                 report(Tick(0, steps, 0, 0.0, 0.0, {}, picture))
+            last_time = time.monotonic()
         while trainer.step_index < steps:
             trainer.train_step()
             step = trainer.step_index
@@ -93,6 +94,7 @@ def fit(session: Session, folder: RunFolder, report: Report | None = None) -> No
                     report(Tick(step, steps, trainer.images_seen, rate, left, moments, warnings=said))
             if output.evaluate_every and (step % output.evaluate_every == 0 or done):
                 _evaluate(session, folder, sinks)
+                last_time, last_step = time.monotonic(), step
             if step % output.snap == 0 or done or stopping:
                 _check_finite(session, folder)
                 picture = snapshot(session, folder)

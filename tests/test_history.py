@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from methods_for_tests import spec_of
 
 import gancore
-from gancore import run
+from gancore import run, training
+from gancore.api import Method, hookimpl
 from gancore.errors import DivergedError, Interrupted
 from gancore.run_folder import RunFolder
-from gancore.testing import tiny_config
+from gancore.testing import registry_with, tiny_config
 from gancore.training import Tick
 
 SMALL = {"network.name": "mlp", "train.steps": 4, "output.snap": 2, "output.log_every": 2}
@@ -84,3 +87,28 @@ def test_a_look_at_the_lock_does_not_keep_a_run_from_starting(tmp_path: Path) ->
         threading.Timer(0.05, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
         with folder.locked():
             pass
+
+
+def test_logged_speed_leaves_out_evaluations_and_sheets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(function: Any) -> Any:
+        def call(*given: Any) -> Any:
+            time.sleep(1.5)
+            return function(*given)
+
+        return call
+
+    for name in ("evaluate", "snapshot"):
+        monkeypatch.setattr(training, name, slow(getattr(training, name)))
+
+    class Nothing(Method):
+        @hookimpl
+        def evaluate(self) -> None:
+            return None
+
+    config = tiny_config(["nothing"], {**SMALL, "output.log_every": 1, "output.evaluate_every": 1})
+    path = gancore.train(
+        config, outdir=tmp_path / "run", registry=registry_with(spec_of(Nothing, "nothing"))
+    ).path
+    rates = [row["images_per_second"] for row in run.load(path).metrics if "images_per_second" in row]
+    assert len(rates) == 4
+    assert min(rates) > 8 / 1.5

@@ -120,7 +120,10 @@ def measured(records: Sequence[RunRecord]) -> list[Measured]:
                 key = (str(name), json.dumps(protocol, sort_keys=True, default=str))
                 entry = found.setdefault(key, Measured(str(name), better, protocol))
                 entry.points.setdefault(run, {})[row["step"]] = float(value)  # a later measurement counts
-    entries = [found[key] for key in sorted(found)]
+    order = list(
+        dict.fromkeys(name for name, _ in found)
+    )  # as methods return them, protocols of one side by side
+    entries = [found[key] for key in sorted(found, key=lambda key: (order.index(key[0]), key[1]))]
     for entry in entries:
         alike = [other.protocol for other in entries if other.name == entry.name]
         keys = sorted({key for protocol in alike for key in protocol})

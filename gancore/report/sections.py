@@ -19,7 +19,7 @@ STATE_COLOURS = {
     "stopped": "warm",
     "not started": "soft",
 }
-NEWEST_METRICS = 4
+NEWEST_METRICS = 3
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,17 @@ def cards(record: RunRecord, metrics: Sequence[Measured], run: int) -> list[tupl
 
 def scores(records: Sequence[RunRecord], metrics: Sequence[Measured]) -> Table:
     """Newest and best value of every metric and protocol, for each run."""
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for entry in metrics:
         for run, record in enumerate(records):
             newest, best = entry.newest(run), entry.best(run)
             if newest is not None:
                 told = (best[1], best[0]) if best is not None else (None, None)
                 rows.append((entry.title, record.name, newest[1], newest[0], *told))
-    return Table(("metric", "run", "newest", "at step", "best", "at step"), rows)
+    header: tuple[str, ...] = ("metric", "run", "newest", "at step", "best", "at step")
+    if len(records) == 1:
+        header, rows = (header[0], *header[2:]), [(row[0], *row[2:]) for row in rows]
+    return Table(header, rows)
 
 
 def plan(record: RunRecord) -> list[Table]:
@@ -203,13 +206,12 @@ def _plan_tables(found: dict[str, Any]) -> list[Table]:
                 term["name"],
                 term["weight"],
                 f"every {term['every']} updates" if term["every"] > 1 else "every update",
-                ", ".join(term["reads"]) or "nothing",
-                f"gradient of {term['gradient_of']} by {term['leaf']}" if "gradient_of" in term else "",
+                ", ".join([*term["reads"], *_gradient(term)]),
             )
             for term in phase["terms"]
         ]
         title = f"Phase {phase['phase']}: terms"
-        tables.append(Table(("term", "weight", "due", "reads", ""), terms, title))
+        tables.append(Table(("term", "weight", "due", "reads"), terms, title))
         groups = [
             (
                 " + ".join(group["views"]),
@@ -222,6 +224,10 @@ def _plan_tables(found: dict[str, Any]) -> list[Table]:
         title = f"Phase {phase['phase']}: passes of D, in batches of rows"
         tables.append(Table(("views", "batches", "", ""), groups, title))
     return tables
+
+
+def _gradient(term: dict[str, Any]) -> list[str]:
+    return [f"gradient of {term['gradient_of']} by {term['leaf']}"] if "gradient_of" in term else []
 
 
 def _change(change: Any) -> str:

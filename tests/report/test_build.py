@@ -109,12 +109,12 @@ def test_a_whole_run(make_run) -> None:
     assert "loss (2)" in text["curves"]
     assert "loss/d" in text["curves"]
     assert "last: 1.02" in text["curves"]
-    assert "fid (lower is better) run 31.5 50 31.5 50" in text["metrics"]
+    assert "fid (lower is better) 31.5 50 31.5 50" in text["metrics"]
     assert "few samples" in text["metrics"]
     assert "protocol of fid fact value samples 100" in text["metrics"]
     assert "nearest, step 25: samples, then neighbours" in text["pictures"]
     assert "sample-00000050, made by gan sample" in text["pictures"]
-    assert "r1/penalty 5 every 4 updates real gradient of real by raw" in text["plan"]
+    assert "r1/penalty 5 every 4 updates real, gradient of real by raw" in text["plan"]
     assert "real + fake 2 with gradient" in text["plan"]
     assert "run 500 500 to 500 6 s 1 min 30 s 2 3.00 GiB" in text["cost"]
     assert "50 warning r1: the penalty is zero" in text["interventions"]
@@ -198,6 +198,18 @@ def test_unlike_protocols_share_no_curve(make_run) -> None:
     assert (entries[0].best(0), entries[0].newest(0), entries[1].best(1)) == ((20, 1.5), (20, 1.5), None)
     assert len(curves.metric_charts(entries)) == 2
     assert "protocol of fid: samples 5,000" in Text(page_of(first, second)).sections["metrics"]
+
+
+def test_metrics_keep_the_order_of_their_methods(make_run) -> None:
+    rows = [
+        {"step": step, "metrics": {"fid": 1.0, "a": 2.0}, "protocols": {"fid": {"n": step}}} for step in (2, 1)
+    ]
+    entries = curves.measured([RunReader(make_run(rows=rows)).read()])
+    assert [(entry.name, entry.protocol) for entry in entries] == [
+        ("fid", {"n": 1}),
+        ("fid", {"n": 2}),
+        ("a", {}),
+    ]
 
 
 def test_best_follows_the_direction() -> None:
