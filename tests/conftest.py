@@ -26,6 +26,11 @@ def built_in_sets_are_decoded_once() -> Iterator[None]:
         yield
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Files go to workers as collected. By number of tests the long runs, few to a file, would come last."""
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if torch.cuda.is_available():
         return
