@@ -64,20 +64,22 @@ class FakeGan:
     Attributes:
         score: the metric of an arm and seed. codes: exit codes of the next processes of a job, by arm and seed; 0
             for one that does its work. measures_itself: runs measure at their end. config_extra: of a run's
-            ``config.toml``. seen: the command lines, in order.
+            ``config.toml``. seen, threads: the command lines, in order, and what was said beside them.
     """
 
     score: Score = lambda arm, seed: 10.0 + seed
     codes: dict[tuple[str, int], list[int]] = field(default_factory=dict)
     seen: list[list[str]] = field(default_factory=list)
     protocol: dict[str, Any] = field(default_factory=lambda: {"better": "lower", "samples": 100})
+    threads: list[int] = field(default_factory=list)
     measures_itself: bool = False
     config_extra: str = ""
     at_once: int = 0
     most_at_once: int = 0
     before_exit: Callable[[str, int], None] = lambda arm, seed: None
 
-    def launch(self, arguments: Sequence[str], log: Path) -> FakeProcess:
+    def launch(self, arguments: Sequence[str], log: Path, threads: int = 0) -> FakeProcess:
+        self.threads.append(threads)
         self.seen.append(list(arguments))
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)

@@ -8,6 +8,7 @@ save and stop (:mod:`.worker`); until they have, their run folders are locked an
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -58,8 +59,8 @@ class Process(Protocol):
     def kill(self) -> None: ...
 
 
-Launch = Callable[[Sequence[str], Path], Process]
-"""Starts ``gan ARGUMENTS`` with its output added to a log."""
+Launch = Callable[[Sequence[str], Path, int], Process]
+"""Starts ``gan ARGUMENTS`` with its output added to a log, and CPU threads, 0 for as configured."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class Queue:
         over: called with a job when it is done, diverged or failed.
         tick: called with the progress, several times a second.
         max_hours: save and stop after so many hours; 0 for no limit.
+        allow_inexact: resume runs on another machine than the one they were started on.
     """
 
     folder: AblationFolder
@@ -108,6 +110,7 @@ class Queue:
     over: Callable[[Job, Status], None] = lambda job, status: None
     tick: Callable[[Progress], None] = lambda progress: None
     max_hours: float = 0.0
+    allow_inexact: bool = False
     _running: dict[int, _Running] = field(default_factory=dict)
     _deaths: dict[Job, tuple[int, int]] = field(default_factory=dict)
     _waiting_for: set[Job] = field(default_factory=set)
@@ -166,10 +169,13 @@ class Queue:
         log = self.folder.log(job)
         make_folder(log.parent)
         arguments = command_of(self.folder, self.plan, job, found, slot)
+        if arguments[0] == "resume" and self.allow_inexact:
+            arguments.append("--allow-inexact")
+        threads = slot.threads if arguments[0] == "eval" else 0  # a run's own are in its configuration
         self.say(
             f"{job}: {_DOING[arguments[0]]}{f' from step {found.step:,}' if found.state == 'started' else ''}"
         )
-        self._running[index] = _Running(job, self.launch(arguments, log), found)
+        self._running[index] = _Running(job, self.launch(arguments, log, threads), found)
 
     def _collect(self, known: dict[Job, Status]) -> None:
         for index, running in list(self._running.items()):
@@ -301,7 +307,7 @@ def _overrides(plan: Plan) -> list[str]:
     return words
 
 
-def launch(arguments: Sequence[str], log: Path) -> Process:
+def launch(arguments: Sequence[str], log: Path, threads: int = 0) -> Process:
     """Start ``gan ARGUMENTS`` as a process that stops when this one ends, however it ends."""
     try:
         with open(log, "a", encoding="utf-8") as file:
@@ -312,6 +318,7 @@ def launch(arguments: Sequence[str], log: Path) -> Process:
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=file,
+                env={**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})},
                 start_new_session=True,  # a Ctrl-C is for the queue, which lets its processes save
             )
     except OSError as error:

@@ -101,6 +101,9 @@ def _options(function: Any) -> Any:
             ),
             click.option("--skip-conflicts", is_flag=True, help="Leave out arms whose plugins cannot be mixed."),
             click.option("--retry-failed", is_flag=True, help="Run jobs again that have failed."),
+            click.option(
+                "--allow-inexact", is_flag=True, help="Resume runs that were started on another machine."
+            ),
             click.option("--dry-run", is_flag=True, help="Show the queue; train and write nothing."),
             click.option(
                 "--no-run", is_flag=True, help="Show the results so far, and write table and page of them."
@@ -125,6 +128,7 @@ def ablate(
     max_hours: float,
     chosen: tuple[str, ...],
     retry_failed: bool,
+    allow_inexact: bool,
     dry_run: bool,
     no_run: bool,
     as_json: bool,
@@ -166,9 +170,8 @@ def ablate(
         reporter.stage("starting")
         if not no_run:
             slots = _slots(plan, jobs, devices, threads)
-            plan = _run(
-                folder, plan, slots, reporter, skip=given["skip_conflicts"], retry=retry_failed, hours=max_hours
-            )
+            work = {"max_hours": max_hours, "allow_inexact": allow_inexact}
+            plan = _run(folder, plan, slots, reporter, skip=given["skip_conflicts"], retry=retry_failed, **work)
         elif folder.plan.exists():
             plan = _old_plan(folder, plan)
         else:
@@ -215,7 +218,10 @@ def _known_plan(path: Path, seeds: str | None) -> Plan:
     if not (path / "plan.json").exists():
         raise ConfigError(f"'{path}' holds no ablation: 'plan.json' is missing")
     plan = load_plan(path / "plan.json")
-    return plan if seeds is None else extend(plan, replace(plan, seeds=tuple(parse_seeds(seeds))))
+    if seeds is None:
+        return plan
+    command = shlex.join([*shlex.split(plan.command), "--seeds", seeds])  # the last one of a flag counts
+    return extend(plan, replace(plan, seeds=tuple(parse_seeds(seeds)), command=command))
 
 
 def _plan(
@@ -300,7 +306,7 @@ def _run(
     *,
     skip: bool,
     retry: bool,
-    hours: float,
+    **work: Any,
 ) -> Plan:
     """Check what is new, then work until every job is over."""
     import contextlib
@@ -313,7 +319,7 @@ def _run(
         plan = prepare(folder, plan, stack, devices=devices, skip_conflicts=skip, say=reporter.say)
         teller = _Teller(folder, plan, reporter)
         reporter.say(f"folder: {folder.path}")
-        queue = Queue(folder, plan, slots, launch, reporter.say, teller.over, teller.tick, hours)
+        queue = Queue(folder, plan, slots, launch, reporter.say, teller.over, teller.tick, **work)
         queue.run(retry_failed=retry)
     return plan
 

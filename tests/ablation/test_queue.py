@@ -90,6 +90,21 @@ def test_a_killed_queue_goes_on_where_it_was(plan_of, folder, gan_process, kill_
     assert before == kill_after
 
 
+def test_threads_of_a_measurement_are_those_of_its_slot(plan_of, folder, gan_process):
+    plan = plan_of(seeds=(0,))
+    queue_of(folder(plan), plan, gan_process, Slot("", 3)).run()
+    assert [arguments[0] for arguments in gan_process.seen] == ["train", "eval"] * 2
+    assert gan_process.threads == [0, 3] * 2
+    assert gan_process.seen[0][-2:] == ["--threads", "3"]
+
+
+def test_inexact_resumes_when_asked(plan_of, folder, gan_process):
+    plan = plan_of(seeds=(0,))
+    gan_process.codes[("r1", 0)] = [75]
+    queue_of(folder(plan), plan, gan_process, allow_inexact=True).run()
+    assert [arguments[-1] for arguments in gan_process.seen if arguments[0] == "resume"] == ["--allow-inexact"]
+
+
 def test_an_interrupted_run_is_resumed(plan_of, folder, gan_process):
     plan = plan_of(seeds=(0,))
     place = folder(plan)

@@ -76,6 +76,8 @@ def test_seeds_and_arms_are_added(gan, fake, tmp_path):
     count = len(fake.seen)
     assert gan("ablate", path, "--seeds", 3).code == 0
     assert [words[0] for words in fake.seen[count:]] == ["train", "eval"] * 2
+    command = json.loads((path / "results.json").read_text(encoding="utf-8"))["command"]
+    assert command.endswith(f"--seeds 2 --outdir {path} --seeds 3")
     count = len(fake.seen)
     assert gan("ablate", *SUBSETS, "--seeds", 3, "--outdir", path).code == 0
     assert len(fake.seen) == count + 2 * 2 * 3
