@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gancore.api import ConfigError, DataError
+from gancore_fidelity import kernel_distance as kernel_distance_module
 from gancore_fidelity.kernel_distance import draw_subsets, kernel_distance, squared_discrepancy
 
 
@@ -34,7 +35,9 @@ def slow(first: Tensor, second: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("size", "width"), [(2, 1), (7, 3), (12, 5)])
-def test_the_discrepancy_equals_the_double_loop(size: int, width: int) -> None:
+@pytest.mark.parametrize("block", [3, 4, 256])
+def test_the_discrepancy_equals_the_double_loop(size, width, block, monkeypatch) -> None:
+    monkeypatch.setattr(kernel_distance_module, "_BLOCK", block)
     first, second = features(size, width, seed=1), features(size, width, seed=2, shift=0.4)
     assert squared_discrepancy(first, second) == pytest.approx(slow(first, second), rel=1e-12, abs=1e-14)
 
