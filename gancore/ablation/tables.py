@@ -1,19 +1,16 @@
-"""Tables of results: plain text, Markdown for a page of benchmarks, and a rich one for a terminal."""
+"""Tables of results: plain text, and Markdown for a page of benchmarks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gancore.ablation.jobs import AblationFolder, jobs_of, status
 from gancore.ablation.plan import Plan
 from gancore.ablation.results import shown_metrics
 from gancore.cli.console import plural, table
 from gancore.cli.eval import facts
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 NOTHING = "-"
 COLUMNS = ("arm", "seeds", "mean [95 %]", "difference [95 %]", "p", "result", "ratio", "cost")
@@ -63,35 +60,10 @@ def as_text(results: Mapping[str, Any], chosen: Sequence[str] = ()) -> str:
         header = tuple(column.upper() for column in COLUMNS)
         parts.append(f"{title(results, name)}\n{table(metric_rows(results, name), header)}")
     if not results["metrics"]:
-        parts.append(table(_states(results), ("ARM", "SEED", "STATE", "STEP")))
+        parts.append(states_text(results))
     if results["notes"]:
         parts.append("\n".join(f"note: {note}" for note in results["notes"]))
     return "\n\n".join(parts)
-
-
-def as_rich(results: Mapping[str, Any], chosen: Sequence[str] = ()) -> RenderableType:
-    """The same for a terminal: results in colour, arms that were found better or worse stand out."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    colours = {"better": "green", "worse": "red"}
-    parts: list[RenderableType] = [Text(heading(results))]
-    for name in shown_metrics(results, chosen):
-        heading_text = Text(f"\n{title(results, name)}", style="bold")
-        drawn = Table(title=heading_text, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-        for column in COLUMNS:
-            fixed = column in ("p", "ratio", "cost")
-            label, width = column.replace(" [", "\n["), len(column.split()[0])
-            drawn.add_column(label, no_wrap=fixed, overflow="fold", min_width=width)
-        for cells in metric_rows(results, name):
-            drawn.add_row(*(Text(cell, style=colours.get(cell, "")) for cell in cells))
-        parts.append(drawn)
-    if not results["metrics"]:
-        parts.append(Text(table(_states(results), ("ARM", "SEED", "STATE", "STEP"))))
-    parts += [Text(f"note: {note}") for note in results["notes"]]
-    return Group(*parts)
 
 
 def as_markdown(results: Mapping[str, Any], chosen: Sequence[str] = ()) -> str:
@@ -109,6 +81,12 @@ def as_markdown(results: Mapping[str, Any], chosen: Sequence[str] = ()) -> str:
     )
     parts += [f"* {_escaped(note)}" for note in results["notes"]]
     return "\n\n".join(parts) + "\n"
+
+
+def states_text(results: Mapping[str, Any]) -> str:
+    """How far every job is, where nothing has been measured yet."""
+    rows = [(job["arm"], str(job["seed"]), job["state"], f"{job['step']:,}") for job in results["jobs"]]
+    return table(rows, ("ARM", "SEED", "STATE", "STEP"))
 
 
 def queue_facts(folder: AblationFolder, plan: Plan) -> dict[str, Any]:
@@ -183,10 +161,6 @@ def _seeds(results: Mapping[str, Any], arm: str, own: Mapping[str, Any]) -> str:
 
 def _cost(cost: Mapping[str, Any]) -> str:
     return NOTHING if cost["ratio"] is None else f"x{cost['ratio']:.2f}"
-
-
-def _states(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    return [(job["arm"], str(job["seed"]), job["state"], f"{job['step']:,}") for job in results["jobs"]]
 
 
 def _escaped(text: str) -> str:

@@ -378,18 +378,22 @@ def _finish(folder: AblationFolder, plan: Plan, reporter: Reporter, chosen: Sequ
         reporter.say(f"note: no page and no forest plots: {error}")
     else:
         written += write_page(folder, plan, results, chosen)
-    for path in written:
-        reporter.say(f"wrote {path}")
+    plots = sum(path.name.startswith("forest-") for path in written)
+    names = [path.name for path in written if not path.name.startswith("forest-")]
+    also = [plural(plots, "forest plot")] if plots else []
+    reporter.say(f"wrote {', '.join([*names, *also])} in {folder.path}")
     return results
 
 
 def _show(results: dict[str, Any], chosen: Sequence[str], *, as_json: bool) -> None:
-    from gancore.ablation.tables import as_rich, as_text
+    from gancore.ablation.tables import as_text
 
     if as_json:
         click.echo(json.dumps(results, indent=2))
     elif sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         from rich.console import Console
+
+        from gancore.cli.ablation_table import as_rich
 
         Console().print(as_rich(results, chosen))
     else:

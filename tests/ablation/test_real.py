@@ -124,7 +124,7 @@ def test_arms_are_built_before_anything_runs(tmp_path, environment, monkeypatch)
     assert "larger than the set" in answer.problems["big"][1]
     assert len(set(answer.digests.values())) == len(answer.digests) == 2
     with pytest.raises(CheckError, match="CUDA devices") as raised:
-        check(paths, "", ["gauge"], {}, ["cuda:999"])
+        check(paths, "", ["gauge"], {}, ["cuda:99"])
     assert raised.value.exit_code == DeviceError.exit_code
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 
@@ -13,7 +12,7 @@ from scipy import stats
 from gancore.ablation.jobs import Job
 from gancore.ablation.queue import Queue, Slot
 from gancore.ablation.results import collect, seconds_per_image, shown_metrics, verdict
-from gancore.ablation.tables import as_markdown, as_rich, as_text, interval, p_value
+from gancore.ablation.tables import as_markdown, as_text, interval, p_value
 from gancore.errors import ConfigError
 
 SEEDS = (0, 1, 2, 3)
@@ -217,14 +216,3 @@ def test_markdown_can_be_pasted(finished):
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 6
     assert len({row.count("|") for row in rows}) == 1
-
-
-def test_rich_table_has_the_same_cells(finished):
-    from rich.console import Console
-
-    results = collect(*finished(scores))
-    console = Console(width=160, record=True, file=io.StringIO())
-    console.print(as_rich(results))
-    text = console.export_text()
-    for word in ("fid, lower is better", "r1+hinge", "better", "worse", "no difference", "x1.00"):
-        assert word in text

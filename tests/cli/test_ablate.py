@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
 from ablation_for_tests import DIGEST, FakeGan, registry_with_gauge
+from rich.console import Console
 
 from gancore.ablation import prepare, queue
 from gancore.ablation.check import Answer
 from gancore.ablation.queue import Slot
 from gancore.cli import ablate as command
+from gancore.cli.ablation_table import as_rich
 from gancore.errors import ConfigError
 
 BASE = ("--data", "gaussians", "--steps", 10, "--batch", 4)
@@ -44,7 +47,7 @@ def test_an_ablation_from_flags(gan, fake, tmp_path):
     r1 = next(row for row in rows if row[:2] == ["r1", "3"])
     assert "better" in r1
     assert "\x1b" not in outcome.out
-    assert f"wrote {path / 'report.html'}" in outcome.err
+    assert f"wrote results.json, table.md, report.html, 2 forest plots in {path}" in outcome.err
     assert "r1, seed 2: done  fid" in outcome.err
     results = json.loads((path / "results.json").read_text(encoding="utf-8"))
     assert results["metrics"]["fid"]["arms"]["r1"]["found"] == "better"
@@ -233,3 +236,14 @@ def test_slots(fake, monkeypatch):
     assert command._slots(plan, 1, "cuda:0, cuda:1", None) == [Slot("cuda:0", 4), Slot("cuda:1", 4)]
     plan.arms["baseline"]["compute.threads"] = 5
     assert command._slots(plan, 3, None, None) == [Slot("", 0)] * 3
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_table_of_a_terminal(gan, fake, tmp_path, width):
+    outcome = gan("ablate", *SUBSETS, "--seeds", 3, "--outdir", tmp_path / "a", "--json")
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(as_rich(json.loads(outcome.out)))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    for word in ("fid, lower is better", "r1+hinge", "difference", "better", "x1.00", "note: p is corrected"):
+        assert word in text
