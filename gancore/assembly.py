@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -47,6 +47,8 @@ class Session:
     threads_before: int
     warnings: list[str]
     operations: dict[str, State]
+    opened: dict[str, Dataset | None] = field(default_factory=dict)
+    """Sets that evaluations look at beside the training set, kept from one to the next."""
 
     @property
     def device(self) -> torch.device:
@@ -56,6 +58,9 @@ class Session:
     def close(self) -> None:
         """Stop background reading; give the process the number of threads back that it had."""
         self.loader.close()
+        for dataset in self.opened.values():
+            if dataset is not None:
+                dataset.close()
         if self.config.compute.threads:
             torch.set_num_threads(self.threads_before)
 

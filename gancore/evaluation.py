@@ -121,8 +121,8 @@ def evaluate(session: Session) -> Evaluation:
         discriminator=trainer.discriminator,
         device=session.device,
         protocol=known(session.dataset, ema=config.ema.half_life_kimg > 0, truncation=1.0),
-        open_held_out=_held_out(config.data, session.dataset),
-        open_labelled=_labelled(config.data),
+        open_held_out=_once(session, "held out", _held_out(config.data, session.dataset)),
+        open_labelled=_once(session, "labelled", _labelled(config.data)),
     )
     with _evaluating(trainer.discriminator):
         return measure(session.manager.calls("evaluate"), session.contexts, samples)
@@ -349,6 +349,17 @@ def _check_reference(dataset: Dataset, found: checkpoint.Checkpoint, data: str) 
             f"the set '{dataset.name}' changed since the run was trained on it (its digest differs); restore it, "
             "or say that this is the reference now: --data SOURCE"
         )
+
+
+def _once(session: Session, name: str, opened: Callable[[], Dataset | None]) -> Callable[[], Dataset | None]:
+    """A set that is opened by the first evaluation of a session, and kept."""
+
+    def kept() -> Dataset | None:
+        if name not in session.opened:
+            session.opened[name] = opened()
+        return session.opened[name]
+
+    return kept
 
 
 def _held_out(options: DataOptions, reference: Dataset) -> Callable[[], Dataset | None]:

@@ -7,6 +7,7 @@ package in every folder that it runs in.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ def skip_without(methods: Iterable[str], registry: Registry | None = None) -> No
     """
     import pytest
 
-    missing = sorted(set(methods) - set((registry or _installed()).methods))
+    missing = sorted(set(methods) - set((registry or _installed(tuple(sys.path))).methods))
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
 
@@ -108,13 +109,14 @@ def tiny_session(
     from gancore.assembly import assemble
     from gancore.config import resolve
 
-    registry = registry or _installed()
+    registry = registry or _installed(tuple(sys.path))
     config = resolve(registry, [("test", tiny_config(plugins, overrides))])
     return assemble(config, registry, dataset=open_once(config.data))
 
 
 @functools.cache
-def _installed() -> Registry:
+def _installed(path: tuple[str, ...]) -> Registry:
+    """What is installed on ``path``: looking for it takes longer than a step."""
     from gancore.plugin_manager import discover
 
     return discover()
