@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -105,6 +106,22 @@ def test_the_batch_changes_nothing_but_roundings(cache: Path, bars: SimpleNamesp
     for name, score in first.items():
         assert score.value == pytest.approx(second[name].value, rel=1e-4, abs=1e-5), name
         assert score.protocol == second[name].protocol
+
+
+def test_long_work_says_how_far_it_is(bars: SimpleNamespace, data: Any, tmp_path: Path) -> None:
+    seen: dict[str, list[tuple[int, int]]] = {}
+
+    def watch(what: str, done: int, total: int, noun: str) -> None:
+        seen.setdefault(f"{what}, {noun}", []).append((done, total))
+
+    samples = dataclasses.replace(bars.samples(bars.pictures(100, 1)[0], data), progress=watch)
+    measured(tmp_path, samples, samples=100, metrics="fid", memorisation=False)
+    steps = seen.pop("training the classifier, steps")
+    assert steps == [(step + 1, len(steps)) for step in range(len(steps))]
+    assert seen == {
+        "features of the reference, images": [(64, 100), (100, 100)],
+        "features of the samples, images": [(64, 100), (100, 100)],
+    }
 
 
 def test_worse_samples_have_worse_scores(cache: Path, bars: SimpleNamespace, data: Any) -> None:

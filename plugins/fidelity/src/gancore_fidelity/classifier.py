@@ -143,7 +143,12 @@ def open_classifier(samples: Samples, storage: Storage, settings: Settings) -> C
     key = {"recipe": dict(RECIPE), "data_digest": data.digest, "kind": "classifier"}
     trained = _kept(storage, key, samples.note)
     if trained is None:
-        trained = train(data.read, data.labels, len(data.class_names))
+        trained = train(
+            data.read,
+            data.labels,
+            len(data.class_names),
+            lambda done, total: samples.progress("training the classifier", done, total, "steps"),
+        )
         _keep(storage, key, trained, samples.note)
     if trained.poor:
         samples.note(
@@ -154,12 +159,18 @@ def open_classifier(samples: Samples, storage: Storage, settings: Settings) -> C
     return Classifier(trained, settings)
 
 
-def train(read: Callable[[np.ndarray], np.ndarray], labels: np.ndarray, classes: int) -> Trained:
+def train(
+    read: Callable[[np.ndarray], np.ndarray],
+    labels: np.ndarray,
+    classes: int,
+    passed: Callable[[int, int], None] = lambda done, total: None,
+) -> Trained:
     """Train on one thread of the CPU, so that threads and devices do not decide the weights.
 
     Args:
         read: ``read(int64 (B,)) -> uint8 (B, C, H, W)``. labels: int64 (N,), one an image.
         classes: how many there are; the linear layer has as many rows.
+        passed: called with (done, total) after each step.
     """
     order = np.random.Generator(np.random.PCG64(RECIPE["seed"])).permutation(len(labels))
     held = order[: min(RECIPE["held_out"], max(1, len(labels) // 10))]
@@ -169,7 +180,7 @@ def train(read: Callable[[np.ndarray], np.ndarray], labels: np.ndarray, classes:
     side = min(RECIPE["largest_side"], images.shape[-1])
     with _one_thread(), exact(Settings()), own_randomness():
         network = Network(images.shape[1], side, classes)
-        _fit(network, images, targets, side)
+        _fit(network, images, targets, side, passed)
         right = [
             network(_prepare(held_images[start : start + 256], side))[1].argmax(1)
             == held_targets[start : start + 256]
@@ -186,7 +197,9 @@ def train(read: Callable[[np.ndarray], np.ndarray], labels: np.ndarray, classes:
     )
 
 
-def _fit(network: Network, images: Tensor, targets: Tensor, side: int) -> None:
+def _fit(
+    network: Network, images: Tensor, targets: Tensor, side: int, passed: Callable[[int, int], None]
+) -> None:
     draw = torch.Generator().manual_seed(RECIPE["seed"])
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -210,6 +223,7 @@ def _fit(network: Network, images: Tensor, targets: Tensor, side: int) -> None:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
+            passed(step + 1, steps)
     network.eval().requires_grad_(False)
 
 

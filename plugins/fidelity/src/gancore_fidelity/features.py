@@ -18,12 +18,17 @@ from gancore_fidelity.backbones.base import Backbone, Features
 from gancore_fidelity.storage import Damaged, Storage, digest
 
 T = TypeVar("T")
+Passed = Callable[[int], None]
 
 FORMAT = 1
 """Of what is kept of a reference; another one is another key."""
 
 _AHEAD = 2
 """Batches that wait for the network: one is enough to hide a steady source, two an unsteady one."""
+
+
+def _unseen(done: int) -> None:
+    """Nobody watches."""
 
 
 class Rows(Protocol):
@@ -63,9 +68,18 @@ def chosen_rows(total: int, count: int, seed: int) -> np.ndarray:
 
 
 def reference(
-    backbone: Backbone, data: Rows, rows: np.ndarray, batch: int, storage: Storage, note: Callable[[str], None]
+    backbone: Backbone,
+    data: Rows,
+    rows: np.ndarray,
+    batch: int,
+    storage: Storage,
+    note: Callable[[str], None],
+    passed: Passed = _unseen,
 ) -> Reference:
     """Features of these rows of the data, from the cache or extracted now and kept.
+
+    Args:
+        batch: images at once. note: called with a line for the reader. passed: see :func:`extract`.
 
     Raises:
         DataError: fewer than two images.
@@ -83,7 +97,7 @@ def reference(
         note(f"the features of the reference were extracted again: {error}")
     if found is not None:
         return _restored(found.tensors, rows)
-    made = extract(backbone, (torch.from_numpy(data.read(part)) for part in _parts(rows, batch)))
+    made = extract(backbone, (torch.from_numpy(data.read(part)) for part in _parts(rows, batch)), passed)
     statistics = frechet.statistics(made.vectors, f"the reference '{data.name}'")
     try:
         storage.write("reference", key, _kept(made, statistics), {"name": data.name})
@@ -95,13 +109,20 @@ def reference(
     return Reference(rows, made, statistics)
 
 
-def extract(backbone: Backbone, batches: Iterator[Tensor]) -> Features:
+def extract(backbone: Backbone, batches: Iterator[Tensor], passed: Passed = _unseen) -> Features:
     """Features of uint8 batches (B, C, H, W), in order. The next batches are made while the network works.
+
+    Args:
+        passed: called with the number of images done, after each batch.
 
     Raises:
         DataError: no image.
     """
-    parts = [backbone.features(batch) for batch in ahead(batches)]
+    parts, done = [], 0
+    for batch in ahead(batches):
+        parts.append(backbone.features(batch))
+        done += len(batch)
+        passed(done)
     if not parts:
         raise DataError("no image to extract features of; expected at least one")
     logits = [part.logits for part in parts if part.logits is not None]

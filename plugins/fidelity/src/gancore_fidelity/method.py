@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -87,7 +87,8 @@ class Fidelity(Method):
         shown = _Shown(samples.dataset.shape)
         what = "the generated images"
         batches = samples.batches(counts.samples, counts.seed, self.options.batch)
-        made = extract(backbone, (shown.keep(to_uint8(part, samples.dataset.shape, what)) for part in batches))
+        images = (shown.keep(to_uint8(part, samples.dataset.shape, what)) for part in batches)
+        made = extract(backbone, images, _progress(samples, "features of the samples", counts.samples))
         labels = samples.labels(counts.samples)
         scores = image_scores(chosen, made, labels, compared, self.options, counts, samples)
         if self.options.memorisation:
@@ -136,7 +137,8 @@ class Fidelity(Method):
         key = (backbone.sha256, data.digest, counts.references)
         if key not in self._compared:
             rows = self._rows(samples, counts)
-            found = reference(backbone, data, rows, self.options.batch, self._storage, samples.note)
+            watch = _progress(samples, "features of the reference", len(rows))
+            found = reference(backbone, data, rows, self.options.batch, self._storage, samples.note, watch)
             k = max(self.options.k_precision, self.options.k_coverage)
             self._compared = {key: Compared(found, data.labels, data.class_names, k)}
         return self._compared[key]
@@ -180,6 +182,10 @@ class Fidelity(Method):
             f"pairs of {len(images):,} samples and {len(rows):,} training images, each of these shown once, with "
             "their distances.",
         )
+
+
+def _progress(samples: Samples, what: str, total: int) -> Callable[[int], None]:
+    return lambda done: samples.progress(what, done, total, "images")
 
 
 class _Shown:
