@@ -47,7 +47,8 @@ class Comparison:
 
     Attributes:
         difference: of arm minus baseline.
-        ratio: of arm over baseline; None unless all values of both are above 0.
+        ratio: of arm over baseline; None unless all values of both are above 0. An end of its interval is None
+            where it is too large for a float.
         seeds: that both have, in order.
     """
 
@@ -96,10 +97,20 @@ def compare(
     difference = estimate([ours - theirs for ours, theirs in pairs], scale=size, level=level)
     ratio = None
     if all(value > 0 for pair in pairs for value in pair):
-        logarithms = estimate([math.log(ours / theirs) for ours, theirs in pairs], scale=1.0, level=level)
-        low, high = (None if bound is None else math.exp(bound) for bound in (logarithms.low, logarithms.high))
-        ratio = Estimate(math.exp(logarithms.value), low, high, logarithms.p, logarithms.count)
+        differences = [math.log(ours) - math.log(theirs) for ours, theirs in pairs]
+        logarithms = estimate(differences, scale=1.0, level=level)
+        mean, low, high = (_exp(x) for x in (logarithms.value, logarithms.low, logarithms.high))
+        if mean is not None:
+            ratio = Estimate(mean, low, high, logarithms.p, logarithms.count)
     return Comparison(difference, ratio, seeds)
+
+
+def _exp(value: float | None) -> float | None:
+    """None for None, and where a float has no room: two seeds may give an interval of thousands of e-folds."""
+    try:
+        return None if value is None else math.exp(value)
+    except OverflowError:
+        return None
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

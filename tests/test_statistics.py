@@ -184,3 +184,20 @@ def test_false_finds_among_several_null_arms_stay_below_the_level():
         p_values = {name: compare(values, theirs).difference.p for name, values in arms.items()}
         false += min(holm(p_values).values()) < 1 - LEVEL
     assert false / ROUNDS < 1 - LEVEL + 4 * math.sqrt(0.05 * 0.95 / ROUNDS)
+
+
+def test_ratios_that_no_float_holds():
+    tiny, huge = {0: 1e-310, 1: 2e-310}, {0: 1e150, 1: 1e150}
+    found = compare(tiny, huge)
+    assert found is not None
+    assert found.ratio is not None
+    assert found.ratio.value == 0.0  # exp of -1058
+    wild = compare({0: 1e-150, 1: 1e150}, {0: 1.0, 1: 1.0})
+    assert wild is not None
+    assert wild.ratio is not None
+    assert wild.ratio.value == pytest.approx(1.0)
+    assert wild.ratio.low == 0.0
+    assert wild.ratio.high is None
+    above = compare(huge, tiny)
+    assert above is not None
+    assert above.ratio is None

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gancore.cli.ablate_options import SEEDS, TRAIN_FLAGS, Recording, options, parse_seeds
 from gancore.cli.console import Reporter, duration, is_terminal, plural
 from gancore.cli.exits import NO
-from gancore.cli.options import FLAGS, add_options, flag_option, layers, set_option
+from gancore.cli.options import layers
 from gancore.errors import ConfigError
-from gancore.sections import PRESETS
 
 if TYPE_CHECKING:
     from gancore.ablation.jobs import AblationFolder, Job, Status
@@ -25,96 +25,12 @@ if TYPE_CHECKING:
     from gancore.ablation.queue import Progress, Slot
     from gancore.plugin_manager import Registry
 
-SEEDS = "3"
 LINE_EVERY = 60.0
 """Seconds between lines of progress without a terminal: a queue may run for days."""
 
-OWN = ("train.seed", "compute.threads", "output.max_hours")
-"""Keys that the queue sets for its runs, or has a flag of its own for."""
 
-TRAIN_FLAGS = tuple(flag for flag in FLAGS if flag.key not in OWN)
-
-
-class _Recording(click.Command):
-    """A command that keeps its arguments as they were given, so that results can say how they came about."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta["arguments"] = list(args)
-        return super().parse_args(ctx, args)
-
-
-def _options(function: Any) -> Any:
-    return add_options(
-        function,
-        [
-            click.argument("source", required=False, metavar="[FILE.toml|DIR]", type=click.Path(path_type=Path)),
-            click.option(
-                "-p",
-                "--plugin",
-                "plugin",
-                multiple=True,
-                metavar="NAME",
-                help="A method to compare with and without; or one that measures, such as fidelity. Repeatable.",
-            ),
-            click.option(
-                "--always", multiple=True, metavar="NAME", help="A method that is in every arm; repeatable."
-            ),
-            click.option(
-                "--subsets",
-                type=click.Choice(["all", "each", "leave-one-out"]),
-                help="Arms: every subset of the plugins; each alone; or all but one.  [default: all]",
-            ),
-            click.option(
-                "--seeds",
-                metavar="N|LIST",
-                help=f"A number of seeds, or a list such as 0-4 or 1,7.  [default: {SEEDS}]",
-            ),
-            set_option,
-            click.option(
-                "--preset", metavar="NAME", default="", help=f"A bundle of settings: {', '.join(PRESETS)}."
-            ),
-            *(flag_option(flag) for flag in TRAIN_FLAGS),
-            click.option("--kimg", type=float, metavar="N", help="Length in thousand images, not in --steps."),
-            click.option(
-                "--outdir",
-                metavar="DIR",
-                type=click.Path(path_type=Path),
-                help="The folder of the ablation.  [default: ablations/, then its data, network and plugins]",
-            ),
-            click.option(
-                "--jobs", type=click.IntRange(1), default=1, metavar="N", help="Runs side by side.  [default: 1]"
-            ),
-            click.option(
-                "--devices", metavar="LIST", help="One run at a time on each of these, such as cuda:0,cuda:1."
-            ),
-            click.option(
-                "--threads",
-                type=click.IntRange(1, 1024),
-                metavar="N",
-                help="CPU threads of a run.  [default: torch's choice, or an equal share of the CPUs]",
-            ),
-            click.option(
-                "--max-hours", type=click.FloatRange(0), default=0.0, help="Save and stop after so many hours."
-            ),
-            click.option(
-                "--metric", "chosen", multiple=True, metavar="NAME", help="Show this metric alone; repeatable."
-            ),
-            click.option("--skip-conflicts", is_flag=True, help="Leave out arms whose plugins cannot be mixed."),
-            click.option("--retry-failed", is_flag=True, help="Run jobs again that have failed."),
-            click.option(
-                "--allow-inexact", is_flag=True, help="Resume runs that were started on another machine."
-            ),
-            click.option("--dry-run", is_flag=True, help="Show the queue; train and write nothing."),
-            click.option(
-                "--no-run", is_flag=True, help="Show the results so far, and write table and page of them."
-            ),
-            click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-        ],
-    )
-
-
-@click.command(cls=_Recording)
-@_options
+@click.command(cls=Recording)
+@options
 @click.pass_context
 def ablate(
     ctx: click.Context,
@@ -246,30 +162,6 @@ def _plan(
     arms = resolve_arms(registry, base, drafts, baseline, preset=preset, skip_conflicts=skip)
     numbers = parse_seeds(seeds if seeds is not None else file.seeds if file.seeds is not None else SEEDS)
     return make_plan(arms, numbers, registry, command)
-
-
-def parse_seeds(given: object) -> list[int]:
-    """A count, ``"5"`` or 5; a list, ``"0-4,9"`` or ``[0, 1]``.
-
-    Raises:
-        ConfigError: it is neither, or names a seed twice.
-    """
-    from gancore.cli.sample import parse_seeds as parse_list
-
-    if isinstance(given, int) and not isinstance(given, bool):
-        given = str(given)
-    if isinstance(given, list):
-        given = ",".join(map(str, given))
-    if not isinstance(given, str):
-        raise ConfigError(f"seeds = {given!r}: expected a count such as 5, or a list such as 0-4")
-    if given.strip().isdigit():
-        if int(given) < 1:
-            raise ConfigError(f"--seeds {given}: expected at least one")
-        return list(range(int(given)))
-    found = parse_list(given)
-    if len(set(found)) < len(found):
-        raise ConfigError(f"--seeds {given}: a seed stands there twice")
-    return found
 
 
 def _slots(plan: Plan, jobs: int, devices: str | None, threads: int | None) -> list[Slot]:

@@ -190,7 +190,9 @@ def test_an_ablation_from_a_file(gan, fake, tmp_path, monkeypatch):
     [
         (("-p", "r1", "--seeds", "x"), "expected seeds such as"),
         (("-p", "r1", "--seeds", "1,1"), "a seed stands there twice"),
-        (("-p", "r1", "--seeds", 0), "expected at least one"),
+        (("-p", "r1", "--seeds", 0), "expected a count from 1"),
+        (("-p", "r1", "--seeds", "²"), "expected seeds such as"),
+        (("-p", "r1", "--seeds", 1000000000000), "expected a count from 1 to 100,000"),
         ((), "nothing to compare"),
         (("-p", "r1", "--steps", 3, "--kimg", 3), "keep one of them"),
         (("-p", "r1", "--dry-run", "--no-run"), "give one of them"),
@@ -221,6 +223,7 @@ def test_seeds():
     assert command.parse_seeds(2) == [0, 1]
     assert command.parse_seeds("2-4,9") == [2, 3, 4, 9]
     assert command.parse_seeds([5, 1]) == [5, 1]
+    assert command.parse_seeds([7]) == [7]
     with pytest.raises(ConfigError, match="expected a count such as 5"):
         command.parse_seeds(True)
 
