@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,6 +24,8 @@ from gancore.sampling import BATCH, class_of
 
 Better = Literal["lower", "higher", ""]
 Fact = str | int | float | bool | None
+
+_PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
 
 
 @dataclass(frozen=True)
@@ -99,11 +102,25 @@ class Samples:
         return self.dataset if self.dataset.labels is not None else self.open_labelled()
 
     def show(self, name: str, picture: Image.Image, caption: str) -> None:
-        """Keep a picture with the result; a second one of a name replaces the first."""
-        self.pictures[name] = (picture, caption)
+        """Keep a picture with the result; a second one of a name replaces the first.
+
+        Args:
+            name: letters, digits, ``-`` and ``_``: it becomes part of a file name.
+
+        Raises:
+            TypeError, ValueError: another name, no picture, a caption that is no text.
+        """
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name, re.ASCII):
+            raise ValueError(f"samples.show: name {name!r}; expected letters, digits, '-' and '_'")
+        if not isinstance(picture, Image.Image) or not isinstance(caption, str):
+            found = f"{type(picture).__name__} and {type(caption).__name__}"
+            raise TypeError(f"samples.show('{name}'): {found}; expected a picture of Pillow and a text")
+        self.pictures[name] = (picture if picture.mode in _PNG_MODES else picture.convert("RGB"), caption)
 
     def note(self, text: str) -> None:
-        """A line for the reader of the result."""
+        """A line for the reader of the result. Raises TypeError for what is no text."""
+        if not isinstance(text, str):
+            raise TypeError(f"samples.note: {type(text).__name__}; expected a text")
         if text not in self.notes:
             self.notes.append(text)
 
@@ -117,7 +134,8 @@ def gather(
         known: what the core knows of the measurement; a method cannot override it.
 
     Raises:
-        PluginError: two methods return one name, a value is not a finite number, a protocol not plain values.
+        PluginError: two methods return one name, a name is no text, a value not a finite number, a protocol not
+            plain and finite values.
     """
     owners: dict[str, str] = {}
     table: dict[str, Score] = {}
@@ -128,6 +146,8 @@ def gather(
                 f"plugin '{method}' returned {type(returned).__name__} from evaluate; expected a dict"
             )
         for name, given in (returned or {}).items():
+            if not isinstance(name, str) or not name:
+                raise PluginError(f"plugin '{method}' returned a metric named {name!r}; expected a text")
             score = given if isinstance(given, Score) else Score(given)
             value = _number(score.value)
             if name in owners:
@@ -183,11 +203,18 @@ def _shown(value: object) -> str:
 
 
 def _check_protocol(method: str, name: str, score: Score, known: Mapping[str, Fact]) -> None:
+    if not isinstance(score.protocol, Mapping):
+        raise PluginError(
+            f"plugin '{method}', protocol of metric '{name}' is {type(score.protocol).__name__}; expected a dict"
+        )
     for key, value in score.protocol.items():
-        if not isinstance(key, str) or not (value is None or isinstance(value, str | int | float | bool)):
+        plain = (
+            value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+        )
+        if not isinstance(key, str) or not plain:
             raise PluginError(
-                f"plugin '{method}', protocol of metric '{name}': {key!r} = {value!r}; expected plain values by "
-                "name"
+                f"plugin '{method}', protocol of metric '{name}': {key!r} = {value!r}; expected by name text, "
+                "finite numbers, booleans or None"
             )
         if key in known or key == "method":
             raise PluginError(
@@ -201,7 +228,9 @@ def _check_protocol(method: str, name: str, score: Score, known: Mapping[str, Fa
 
 def _number(given: object) -> float:
     """Any number as a float, a tensor or numpy scalar too; NaN for what is none."""
+    if isinstance(given, str | bytes):
+        return math.nan
     try:
         return float(given)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # torch raises the last for several numbers
         return math.nan

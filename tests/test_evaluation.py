@@ -22,6 +22,7 @@ from gancore.metrics import gather, unknown, unlike
 from gancore.run import resume
 from gancore.run_folder import RunFolder
 from gancore.testing import registry_with, run_steps, tiny_config, tiny_session
+from gancore.training import keep_evaluation
 
 
 class Brightness(Method):
@@ -72,9 +73,12 @@ def test_a_number_is_a_score_and_what_is_none_is_named() -> None:
     assert {name: score.value for name, score in found.items()} == {"x": 1.5, "y": 2.0}
     with pytest.raises(PluginError, match="plugin 'a' returned list from evaluate; expected a dict"):
         gather({"a": [1.0]}, {})  # type: ignore[dict-item]
-    for value in (float("nan"), Score(float("nan"))):
-        with pytest.raises(PluginError, match="plugin 'a' returned metric 'fid' = nan"):
-            gather({"a": {"fid": value}}, {})
+    for value in (float("nan"), Score(float("nan")), "3.5", 10**400, torch.ones(2), np.ones(2), None):
+        with pytest.raises(PluginError, match="plugin 'a' returned metric 'fid' = .*; expected a number"):
+            gather({"a": {"fid": value}}, {})  # type: ignore[dict-item]
+    for name in (1, "", None):
+        with pytest.raises(PluginError, match=f"plugin 'a' returned a metric named {name!r}; expected a text"):
+            gather({"a": {name: 1.0}}, {})  # type: ignore[dict-item]
 
 
 def test_a_protocol_is_plain_and_cannot_override_what_the_core_knows() -> None:
@@ -82,8 +86,11 @@ def test_a_protocol_is_plain_and_cannot_override_what_the_core_knows() -> None:
     assert found["fid"] == Score(1.0, "lower", {"method": "a", "samples": 10, "ema": True})
     with pytest.raises(PluginError, match="'ema' is said by gancore itself"):
         gather({"a": {"fid": Score(1.0, "lower", {"ema": False})}}, {"ema": True})
-    with pytest.raises(PluginError, match="expected plain values by name"):
-        gather({"a": {"fid": Score(1.0, "lower", {"sizes": [1, 2]})}}, {})  # type: ignore[dict-item]
+    for value in ([1, 2], float("nan"), float("inf")):
+        with pytest.raises(PluginError, match="'sizes' = .*; expected by name text, finite numbers, booleans"):
+            gather({"a": {"fid": Score(1.0, "lower", {"sizes": value})}}, {})  # type: ignore[dict-item]
+    with pytest.raises(PluginError, match="protocol of metric 'fid' is NoneType; expected a dict"):
+        gather({"a": {"fid": Score(1.0, "lower", None)}}, {})  # type: ignore[arg-type]
     with pytest.raises(PluginError, match="better = 'less'"):
         gather({"a": {"fid": Score(1.0, "less")}}, {})  # type: ignore[arg-type]
 
@@ -211,6 +218,35 @@ def test_an_exception_of_a_hook_is_attributed(tmp_path: Path) -> None:
     session = tiny_session(["broken"], {}, registry_with(broken("evaluate", fails)))
     with pytest.raises(PluginError, match=r"plugin 'broken' raised in hook 'evaluate' \(step 0\): ValueError"):
         evaluate(session)
+
+
+@pytest.mark.parametrize(
+    ("use", "what"),
+    [
+        (lambda samples: samples.show("../up", Image.new("L", (4, 4)), "x"), "name '../up'; expected letters"),
+        (lambda samples: samples.show("a b", Image.new("L", (4, 4)), "x"), "name 'a b'; expected letters"),
+        (lambda samples: samples.show("a", np.zeros((4, 4)), "x"), "ndarray and str; expected a picture"),
+        (lambda samples: samples.show("a", Image.new("L", (4, 4)), 3), "Image and int; expected a picture"),
+        (lambda samples: samples.note(3), "samples.note: int; expected a text"),
+    ],
+)
+def test_what_a_hook_shows_can_be_kept(use, what: str) -> None:
+    session = tiny_session(
+        ["broken"], {}, registry_with(broken("evaluate", lambda method, samples: use(samples)))
+    )
+    with pytest.raises(PluginError, match=f"plugin 'broken' raised in hook 'evaluate'.*{what}"):
+        evaluate(session)
+
+
+@pytest.mark.parametrize("mode", ["F", "CMYK", "I", "P", "1", "LA"])
+def test_pictures_of_every_mode_are_kept(tmp_path: Path, mode: str) -> None:
+    def shows(method, samples):
+        samples.show("any", Image.new(mode, (4, 4)), "A square.")
+
+    found = evaluate(tiny_session(["broken"], {}, registry_with(broken("evaluate", shows))))
+    row = keep_evaluation(RunFolder(tmp_path), found)
+    with Image.open(tmp_path / row["pictures"]["any"]["file"]) as kept:
+        assert kept.size == (4, 4)
 
 
 # Folders of images.
