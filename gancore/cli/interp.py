@@ -31,6 +31,11 @@ FRAMES, TILES = 24, 8
 """Pictures from one stop to the next when nobody says: of a moving picture, of a strip."""
 
 FPS = 24.0
+SLOWEST, FASTEST = 0.01, 240.0
+"""Pictures a second that both formats can say."""
+
+MOST_PICTURES, MOST_TILES = 20_000, 1024
+"""Of a walk, which is kept in memory until it is written, and of a picture."""
 
 KINDS = (".gif", ".mp4", ".png")
 
@@ -74,7 +79,7 @@ KINDS = (".gif", ".mp4", ".png")
 )
 @click.option(
     "--fps",
-    type=click.FloatRange(0, 240, min_open=True),
+    type=click.FloatRange(SLOWEST, FASTEST),
     metavar="N",
     help="Pictures a second; a GIF shows at most 50.  [default: 24]",
 )
@@ -110,11 +115,14 @@ def interp(
       gan interp RUN --seeds 0-3 --out strip.png             for a page: one row from each stop to the next
     """
     kind = out.suffix.lower() if out is not None else ".gif"
+    strip = kind == ".png"
     _refuse(out, kind, fps, trunc)
     rows, columns = parse_grid(grid)
     tiles = rows * columns
-    stops = parse_seeds(seeds or (f"0-{STOPS - 1}" if tiles == 1 else f"0-{tiles * STOPS // 2 - 1}"))
-    strip = kind == ".png"
+    chosen = seeds if seeds is not None else f"0-{(STOPS if tiles == 1 else tiles * STOPS // 2) - 1}"
+    stops = parse_seeds(chosen)
+    each = frames or (TILES if strip else FRAMES)
+    _refuse_long(len(stops) // tiles, each)
     with Reporter() as reporter:
         reporter.stage("loading")
         from gancore import pictures, video
@@ -132,7 +140,7 @@ def interp(
         walk = Walk(
             latents * trunc,
             labels,
-            frames or (TILES if strip else FRAMES),
+            each,
             closed=loop if loop is not None else not strip,
             way=WAYS[way],
             smooth=not strip,
@@ -143,8 +151,9 @@ def interp(
             held = [loaded.class_names[index] for index in dict.fromkeys(labels[0].tolist())]
             shown = ", ".join(held[:10]) + (", …" if len(held) > 10 else "")
             reporter.say(f"one class a tile: {shown}; --class names others, or several to walk between")
-        name = f"interp-{loaded.step:08d}-seeds-{seeds or f'0-{len(stops) - 1}'}"
+        name = f"interp-{loaded.step:08d}-seeds-{chosen}"
         name += f"-grid-{rows}x{columns}" if tiles > 1 else ""
+        name += f"-{way}" if way != "slerp" else ""
         target = out or default_path(loaded, name, label, trunc, kind)
         make_folder(target.parent)
         where = choose_device(device)
@@ -164,12 +173,15 @@ def parse_grid(text: str | None) -> tuple[int, int]:
     """``"2x4"`` as (2, 4): rows and columns; (1, 1) without it.
 
     Raises:
-        ConfigError: it is not two whole numbers of at least 1.
+        ConfigError: it is not two whole numbers of at least 1, or too many tiles.
     """
     match = re.fullmatch(r"\s*(\d+)\s*[xX]\s*(\d+)\s*", text or "1x1")
     if match is None or int(match[1]) < 1 or int(match[2]) < 1:
         raise ConfigError(f"--grid {text!r}: expected rows and columns, such as 2x4")
-    return int(match[1]), int(match[2])
+    rows, columns = int(match[1]), int(match[2])
+    if rows * columns > MOST_TILES:
+        raise ConfigError(f"--grid {text}: {rows * columns:,} tiles; expected at most {MOST_TILES:,}")
+    return rows, columns
 
 
 def _refuse(out: Path | None, kind: str, fps: float | None, trunc: float) -> None:
@@ -182,12 +194,22 @@ def _refuse(out: Path | None, kind: str, fps: float | None, trunc: float) -> Non
         raise ConfigError(f"--out '{out}': expected a name that ends in {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     if kind == ".png" and fps is not None:
         raise ConfigError("--fps is for a moving picture, and a .png is a strip of tiles: leave it out")
+    if fps is not None and not math.isfinite(fps):
+        raise ConfigError(f"--fps {fps}: expected a number from {SLOWEST:g} to {FASTEST:g}")
     from gancore import video
 
     if kind == ".gif" and fps is not None:
         video.refuse_fast_gif(fps)
     if kind == ".mp4":
         video.require_av()
+
+
+def _refuse_long(stops: int, frames: int) -> None:
+    if stops * frames > MOST_PICTURES:
+        raise ConfigError(
+            f"{stops:,} stops with {frames:,} pictures from one to the next are {stops * frames:,} pictures; "
+            f"expected at most {MOST_PICTURES:,}: lower --frames, or give fewer --seeds"
+        )
 
 
 def _stops(

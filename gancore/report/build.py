@@ -86,11 +86,11 @@ def report(records: Sequence[RunRecord], *, live: str = "") -> str:
         "left_out": left_out,
         "metrics": metrics,
         "metric_charts": curves.metric_charts(metrics),
-        "scores": sections.scores(records, metrics),
+        "scores": sections.scores(titles, metrics),
         "notes": _notes(records),
         "speed": curves.speeds(records),
-        "cost": sections.cost(records),
-        "differences": sections.differences(records) if len(records) > 1 else None,
+        "cost": sections.cost(records, titles),
+        "differences": sections.differences(records, titles) if len(records) > 1 else None,
     }
     return render("report.html", **context)
 

@@ -73,17 +73,17 @@ def cards(record: RunRecord, metrics: Sequence[Measured], run: int) -> list[tupl
     return found
 
 
-def scores(records: Sequence[RunRecord], metrics: Sequence[Measured]) -> Table:
-    """Newest and best value of every metric and protocol, for each run."""
+def scores(titles: Sequence[str], metrics: Sequence[Measured]) -> Table:
+    """Newest and best value of every metric and protocol, for each run, named by its title."""
     rows: list[tuple[Any, ...]] = []
     for entry in metrics:
-        for run, record in enumerate(records):
+        for run, title in enumerate(titles):
             newest, best = entry.newest(run), entry.best(run)
             if newest is not None:
                 told = (best[1], best[0]) if best is not None else (None, None)
-                rows.append((entry.title, record.name, newest[1], newest[0], *told))
+                rows.append((entry.title, title, newest[1], newest[0], *told))
     header: tuple[str, ...] = ("metric", "run", "newest", "at step", "best", "at step")
-    if len(records) == 1:
+    if len(titles) == 1:
         header, rows = (header[0], *header[2:]), [(row[0], *row[2:]) for row in rows]
     return Table(header, rows)
 
@@ -98,10 +98,10 @@ def plan(record: RunRecord) -> list[Table]:
         return [Table(missing="plan.json holds something else than a step plan.")]
 
 
-def cost(records: Sequence[RunRecord]) -> Table:
+def cost(records: Sequence[RunRecord], titles: Sequence[str]) -> Table:
     """Speed, time, memory of each run."""
     rows = []
-    for record in records:
+    for record, title in zip(records, titles, strict=True):
         rates = sorted(speed(record)[1])
         quarter = len(rates) // 4
         spread = f"{rates[quarter]:,.0f} to {rates[-1 - quarter]:,.0f}" if rates else None
@@ -111,7 +111,7 @@ def cost(records: Sequence[RunRecord]) -> Table:
         memory = [line["peak_memory_bytes"] for line in stops if is_number(line.get("peak_memory_bytes"))]
         rows.append(
             (
-                record.name,
+                title,
                 typical_speed(record),
                 spread,
                 duration(training_seconds(record)) if rates else None,
@@ -166,7 +166,7 @@ def configuration(record: RunRecord) -> tuple[Table, Table]:
     return Table(("key", "value", "from"), chosen), Table(("key", "value", "from"), left)
 
 
-def differences(records: Sequence[RunRecord]) -> Table:
+def differences(records: Sequence[RunRecord], titles: Sequence[str]) -> Table:
     """The keys in which runs differ."""
     keys = sorted({key for record in records for key in record.config})
     rows = [
@@ -174,8 +174,7 @@ def differences(records: Sequence[RunRecord]) -> Table:
         for key in keys
         if len({repr(record.config.get(key)) for record in records}) > 1
     ]
-    names = tuple(record.name for record in records)
-    return Table(("key", *names), rows, missing="" if rows else "The configurations are equal.")
+    return Table(("key", *titles), rows, missing="" if rows else "The configurations are equal.")
 
 
 def environment(record: RunRecord) -> Table:

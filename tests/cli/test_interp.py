@@ -134,6 +134,12 @@ def test_points_walk_as_a_cloud(gan, trained, tmp_path):
         (("--out", "a.png", "--fps", 10), "a .png is a strip of tiles"),
         (("--trunc", "inf"), "--trunc inf: expected a finite number"),
         (("--frames", 0), "frames"),
+        (("--frames", 10**30), "expected at most 20,000: lower --frames"),
+        (("--seeds", "0-20", "--frames", 1000), "21,000 pictures"),
+        (("--seeds", ""), "expected seeds such as"),
+        (("--grid", "40x40"), "1,600 tiles; expected at most 1,024"),
+        (("--fps", "nan"), "expected a number from 0.01 to 240"),
+        (("--fps", 0.001), "fps"),
     ],
 )
 def test_wrong_options(gan, conditional, tmp_path, monkeypatch, options, message):

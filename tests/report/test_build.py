@@ -234,9 +234,13 @@ def test_runs_are_compared(make_run) -> None:
 
 
 def test_runs_of_one_name_are_told_apart(make_run) -> None:
-    paths = [make_run("a/run"), make_run("b/run")]
+    rows = [tick(10), evaluation(10, 3.0)]
+    paths = [make_run("a/run", rows=rows), make_run("b/run", rows=rows, config=CONFIG.replace("64", "32"))]
+    text = Text(page_of(*paths)).sections
     for path in paths:
-        assert str(path) in Text(page_of(*paths)).sections["head"]
+        for section in ("head", "metrics", "cost"):
+            assert str(path) in text[section]
+    assert f"key {paths[0]} {paths[1]}" in text["configuration"]  # of the table of what differs
 
 
 def test_hundreds_of_curves(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
