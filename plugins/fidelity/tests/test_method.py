@@ -19,6 +19,7 @@ from gancore.metrics import gather
 from gancore.options import resolve_options
 from gancore.testing import run_steps, tiny_session
 from gancore_fidelity import SPEC, frechet, memorisation
+from gancore_fidelity.classifier import Trained
 from gancore_fidelity.kernel_distance import squared_discrepancy
 from gancore_fidelity.method import Fidelity
 from gancore_fidelity.options import IMAGE_METRICS, FidelityOptions
@@ -85,9 +86,9 @@ def test_every_score_carries_its_protocol(cache: Path, fresh: Samples) -> None:
 def test_the_values_are_those_of_the_features(cache: Path, fresh: Samples, data: Any) -> None:
     subject = method(cache, kid_subset_size=300, kid_subsets=1, references=300)
     scores = subject.evaluate(samples=fresh)
-    (backbone,) = subject._backbones.values()
+    ((backbone, _),) = subject._backbones.values()
     assert backbone is not None
-    (compared,) = subject._compared.values()
+    ((compared, _),) = subject._compared.values()
     rows = compared.reference.indices
     real = backbone.features(torch.from_numpy(data.read(rows))).vectors
     images = torch.cat(list(fresh.batches(300, 0)))
@@ -219,7 +220,7 @@ def test_metrics_that_cannot_be_given_are_refused_before_any_feature(
 def test_a_backbone_without_logits_has_no_inception_score(cache: Path, fresh: Samples) -> None:
     subject = method(cache, metrics="is")
     subject.evaluate(samples=fresh)
-    (backbone,) = subject._backbones.values()
+    ((backbone, _),) = subject._backbones.values()
     assert backbone is not None
     backbone.has_logits = False
     with pytest.raises(ConfigError, match="'is', but backbone classifier predicts no classes; use inception"):
@@ -247,7 +248,7 @@ def test_the_reference_is_the_same_for_every_seed(cache: Path, fresh: Samples) -
     rows = []
     for subject in subjects:
         subject.evaluate(samples=fresh)
-        (compared,) = subject._compared.values()
+        ((compared, _),) = subject._compared.values()
         rows.append(compared.reference.indices)
     assert np.array_equal(*rows)
 
@@ -267,6 +268,25 @@ def test_without_features_images_are_compared_by_pixels(bars: SimpleNamespace, t
         measured(tmp_path, bars.samples(bars.pictures(50, 1)[0], data), backbone="classifier")
 
 
+@pytest.mark.parametrize("features", [True, False])
+def test_every_evaluation_of_a_session_says_the_same(
+    bars: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features: bool
+) -> None:
+    """A resumed run begins a session in the middle, and its rows are those of an unbroken one."""
+    monkeypatch.setattr(Trained, "poor", True)
+    data = bars.dataset(120, labelled=features)
+    (tmp_path / "file").write_text("in the way")
+    for cache in (tmp_path / "cache", tmp_path / "file"):
+        sessions = [method(cache), method(cache)]
+        said = []
+        for subject in (sessions[0], sessions[0], sessions[1]):
+            samples = bars.samples(bars.pictures(60, 1)[0], data)
+            subject.evaluate(samples=samples)
+            said.append(samples.notes)
+        assert said[0] == said[1] == said[2]
+        assert any(("poorly apart" if features else "fid and its like are left out") in note for note in said[0])
+
+
 @pytest.mark.parametrize("name", ["gaussians", "circles", "circles:concentric"])
 def test_points_have_modes(tmp_path: Path, name: str) -> None:
     data = open_dataset(DataOptions(source=name, fraction=0.05))
@@ -280,6 +300,21 @@ def test_points_have_modes(tmp_path: Path, name: str) -> None:
     assert scores["authenticity"].value == 0  # they are the data
     with pytest.raises(ConfigError, match="'fid', which is for images; the metrics of .* are modes_covered"):
         measured(tmp_path, Samples(lambda *_: iter(()), data, limit=4000), metrics="fid")
+
+
+def test_few_references_leave_the_divergence_out(tmp_path: Path) -> None:
+    """Else a run would stop at the evaluation that finds a new mode."""
+    data = open_dataset(DataOptions(source="gaussians", fraction=0.05))
+    drawn = torch.from_numpy(data.read(np.arange(100)))
+    samples = Samples(lambda count, seed, size: drawn[:count].split(size), data, limit=100)
+    assert set(measured(tmp_path, samples, references=5)) == {"modes_covered", "high_quality", "authenticity"}
+    assert any("reverse_kl is left out: 5 references have none at " in note for note in samples.notes)
+    with pytest.raises(ConfigError, match="names 'reverse_kl', but 5 references have none at"):
+        measured(tmp_path, samples, references=5, metrics="reverse_kl")
+    assert set(measured(tmp_path, samples, references=5, metrics="high_quality")) == {
+        "high_quality",
+        "authenticity",
+    }
 
 
 def test_other_points_say_what_is_missing(tmp_path: Path, bars: SimpleNamespace) -> None:

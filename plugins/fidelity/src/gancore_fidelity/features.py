@@ -89,16 +89,16 @@ def reference(
             f"the reference '{data.name}' has {len(rows)} images; expected at least 2, and more than "
             f"{backbone.dimension} for a Fréchet distance that is not biased"
         )
-    key = _key(backbone, data, rows)
+    key, what = _key(backbone, data, rows), f"the reference '{data.name}'"
     found = None
     try:
         found = storage.read("reference", key)
     except Damaged as error:
         note(f"the features of the reference were extracted again: {error}")
     if found is not None:
-        return _restored(found.tensors, rows)
+        return _restored(found.tensors, rows, what)
     made = extract(backbone, (torch.from_numpy(data.read(part)) for part in _parts(rows, batch)), passed)
-    statistics = frechet.statistics(made.vectors, f"the reference '{data.name}'")
+    statistics = frechet.statistics(made.vectors, what)
     try:
         storage.write("reference", key, _kept(made, statistics), {"name": data.name})
     except OSError as error:
@@ -182,12 +182,10 @@ def _kept(made: Features, statistics: frechet.Statistics) -> dict[str, Tensor]:
     return kept
 
 
-def _restored(tensors: dict[str, Tensor], rows: np.ndarray) -> Reference:
+def _restored(tensors: dict[str, Tensor], rows: np.ndarray, what: str) -> Reference:
     made = Features(tensors["vectors"], tensors.get("logits"))
     if "covariance" in tensors:
-        statistics = frechet.Statistics(
-            len(rows), tensors["mean"], covariance=tensors["covariance"], what="the reference"
-        )
+        statistics = frechet.Statistics(len(rows), tensors["mean"], covariance=tensors["covariance"], what=what)
     else:
-        statistics = frechet.statistics(made.vectors, "the reference")
+        statistics = frechet.statistics(made.vectors, what)
     return Reference(rows, made, statistics)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,8 +17,11 @@ from gancore_fidelity.discriminator import discriminator_scores
 from gancore_fidelity.features import chosen_rows, extract, reference, to_uint8
 from gancore_fidelity.image_scores import Compared, Counts, choose, image_scores, named
 from gancore_fidelity.options import IMAGE_METRICS, POINT_METRICS, FidelityOptions
-from gancore_fidelity.points import mode_scores, modes_of
+from gancore_fidelity.points import Modes, mode_scores, modes_of, modes_without
 from gancore_fidelity.storage import Storage
+
+T = TypeVar("T")
+_Kept = dict[tuple[str | int, ...], tuple[T, list[str]]]
 
 SAMPLES = 10_000
 SLOW_SAMPLES = 2_500
@@ -41,8 +45,8 @@ class Fidelity(Method):
     def __init__(self, spec: MethodSpec, options: FidelityOptions) -> None:
         super().__init__(spec, options)
         self._storage = Storage(options.cache)
-        self._backbones: dict[str, Backbone | None] = {}
-        self._compared: dict[tuple[str, str, int], Compared] = {}
+        self._backbones: _Kept[Backbone | None] = {}
+        self._compared: _Kept[Compared] = {}
 
     @hookimpl
     def evaluate(self, samples: Samples) -> Mapping[str, Score]:
@@ -62,19 +66,36 @@ class Fidelity(Method):
         made = torch.cat(list(samples.batches(counts.samples, counts.seed, self.options.batch)))
         data = torch.from_numpy(samples.dataset.read(self._rows(samples, counts)))
         modes = modes_of(samples.dataset)
-        found = mode_scores(made, data, modes)
+        found = mode_scores(made, data if self._measures_kl(samples, data, modes) else None, modes)
         about = {**counts.protocol(), "modes": found.modes}
         values = {
             "modes_covered": Score(found.covered, "higher", about),
             "high_quality": Score(found.high_quality, "higher", about),
-            "reverse_kl": Score(found.reverse_kl, "lower", about),
         }
-        words = POINT_METRICS if self.options.chooses else self.options.words
+        if found.reverse_kl is not None:
+            values["reverse_kl"] = Score(found.reverse_kl, "lower", about)
+        words = values if self.options.chooses else self.options.words
         scores = {word: values[word] for word in words}
         if self.options.memorisation:
             copies = memorisation.authenticity(memorisation.nearest(made, data), memorisation.nearest_other(data))
             scores["authenticity"] = Score(copies, "higher", counts.protocol())
         return scores
+
+    def _measures_kl(self, samples: Samples, data: Tensor, modes: Modes) -> bool:
+        """Whether reverse_kl is measured. Decided by the data alone: the first evaluation says it, or refuses."""
+        if not self.options.chooses and "reverse_kl" not in self.options.words:
+            return False
+        without = modes_without(data, modes)
+        if not without:
+            return True
+        why = (
+            f"{len(data)} references have none at {len(without)} of {len(modes.centers)} modes, where it may be "
+            "infinite; raise fidelity.references"
+        )
+        if not self.options.chooses:
+            raise ConfigError(f"fidelity.metrics names 'reverse_kl', but {why}")
+        samples.note(f"reverse_kl is left out: {why}")
+        return False
 
     def _of_images(self, samples: Samples) -> dict[str, Score]:
         backbone = self._backbone(samples)
@@ -127,21 +148,24 @@ class Fidelity(Method):
         return {"authenticity_pixels": Score(copies, "higher", {**counts.protocol(), "pixel_side": side})}
 
     def _backbone(self, samples: Samples) -> Backbone | None:
-        digest = samples.dataset.digest
-        if digest not in self._backbones:
-            self._backbones = {digest: open_backbone(self.options, samples, self._storage)}
-        return self._backbones[digest]
+        return _once(
+            self._backbones,
+            (samples.dataset.digest,),
+            samples,
+            lambda: open_backbone(self.options, samples, self._storage),
+        )
 
     def _reference(self, backbone: Backbone, samples: Samples, counts: Counts) -> Compared:
         data = samples.dataset
-        key = (backbone.sha256, data.digest, counts.references)
-        if key not in self._compared:
+
+        def made() -> Compared:
             rows = self._rows(samples, counts)
             watch = _progress(samples, "features of the reference", len(rows))
             found = reference(backbone, data, rows, self.options.batch, self._storage, samples.note, watch)
             k = max(self.options.k_precision, self.options.k_coverage)
-            self._compared = {key: Compared(found, data.labels, data.class_names, k)}
-        return self._compared[key]
+            return Compared(found, data.labels, data.class_names, k)
+
+        return _once(self._compared, (backbone.sha256, data.digest, counts.references), samples, made)
 
     def _counts(self, samples: Samples, usual: int) -> Counts:
         """How much is compared: as much as is asked for, and is there."""
@@ -182,6 +206,22 @@ class Fidelity(Method):
             f"pairs of {len(images):,} samples and {len(rows):,} training images, each of these shown once, with "
             "their distances.",
         )
+
+
+def _once(kept: _Kept[T], key: tuple[str | int, ...], samples: Samples, make: Callable[[], T]) -> T:
+    """What ``make`` returns, made once and kept until another key is asked for.
+
+    What it notes is noted whenever the result is used: rows of a resumed run are those of an unbroken one.
+    """
+    if key not in kept:
+        before = len(samples.notes)
+        made = make()
+        kept.clear()
+        kept[key] = made, samples.notes[before:]
+    made, notes = kept[key]
+    for note in notes:
+        samples.note(note)
+    return made
 
 
 def _progress(samples: Samples, what: str, total: int) -> Callable[[int], None]:

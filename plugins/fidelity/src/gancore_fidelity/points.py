@@ -58,14 +58,15 @@ class ModeScores:
     Attributes:
         covered: number of modes with a point of high quality, of ``modes``.
         high_quality: share of the points within three standard deviations of the nearest mode.
-        reverse_kl: KL(generated || data) over modes, in nats, at least 0; at most log M for equal modes.
+        reverse_kl: KL(generated || data) over modes, in nats, at least 0; at most log M for equal modes. None
+            without data.
         counts: (M,) int64, points that belong to each mode.
     """
 
     covered: int
     modes: int
     high_quality: float
-    reverse_kl: float
+    reverse_kl: float | None
     counts: Tensor
 
 
@@ -80,8 +81,14 @@ def modes_of(dataset: object) -> Modes:
     return Modes(torch.as_tensor(centers).double(), torch.as_tensor(radii).double(), float(std))
 
 
-def mode_scores(generated: Tensor, data: Tensor, modes: Modes) -> ModeScores:
-    """Scores of points (N, 2) against the data (K, 2), which gives each mode its share.
+def modes_without(data: Tensor, modes: Modes) -> list[int]:
+    """The modes that no point of the data (K, 2) belongs to: a reverse KL against it may be infinite."""
+    counts = torch.bincount(assign(data, modes, "of the data")[0], minlength=len(modes.centers))
+    return (counts == 0).nonzero().flatten().tolist()
+
+
+def mode_scores(generated: Tensor, data: Tensor | None, modes: Modes) -> ModeScores:
+    """Scores of points (N, 2) against the data (K, 2), which gives each mode its share; None leaves it out.
 
     Raises:
         ValueError: other shapes.
@@ -92,18 +99,23 @@ def mode_scores(generated: Tensor, data: Tensor, modes: Modes) -> ModeScores:
     high = distances <= WITHIN * modes.std
     count = len(modes.centers)
     counts = torch.bincount(nearest, minlength=count)
-    of_data = torch.bincount(assign(data, modes, "of the data")[0], minlength=count)
+    divergence = None if data is None else _divergence(counts, data, modes)
+    covered = int(torch.bincount(nearest[high], minlength=count).count_nonzero())
+    return ModeScores(covered, count, float(high.double().mean()), divergence, counts)
+
+
+def _divergence(counts: Tensor, data: Tensor, modes: Modes) -> float:
+    of_data = torch.bincount(assign(data, modes, "of the data")[0], minlength=len(counts))
     without = ((counts > 0) & (of_data == 0)).nonzero().flatten().tolist()
     if without:
         raise DataError(
             f"mode {without[0]}: {int(counts[without[0]])} generated points and none of {len(data)} points of "
             "the data: reverse_kl is infinite; expected data at every mode. Use more of it"
         )
-    share, expected = counts.double() / len(generated), of_data.double() / len(data)
+    share, expected = counts.double() / counts.sum(), of_data.double() / len(data)
     there = counts > 0
     divergence = (share[there] * (share[there] / expected[there]).log()).sum()
-    covered = int(torch.bincount(nearest[high], minlength=count).count_nonzero())
-    return ModeScores(covered, count, float(high.double().mean()), max(float(divergence), 0.0), counts)
+    return max(float(divergence), 0.0)
 
 
 def assign(points: Tensor, modes: Modes, what: str) -> tuple[Tensor, Tensor]:
