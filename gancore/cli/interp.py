@@ -31,8 +31,8 @@ FRAMES, TILES = 24, 8
 """Pictures from one stop to the next when nobody says: of a moving picture, of a strip."""
 
 FPS = 24.0
-SLOWEST, FASTEST = 0.01, 240.0
-"""Pictures a second that both formats can say."""
+SLOWEST, FASTEST = 0.01, 240
+"""Pictures a second: both formats can say the slowest."""
 
 MOST_PICTURES, MOST_TILES = 20_000, 1024
 """Of a walk, which is kept in memory until it is written, and of a picture."""
@@ -79,7 +79,7 @@ KINDS = (".gif", ".mp4", ".png")
 )
 @click.option(
     "--fps",
-    type=click.FloatRange(SLOWEST, FASTEST),
+    type=click.FloatRange(0, FASTEST, min_open=True),
     metavar="N",
     help="Pictures a second; a GIF shows at most 50.  [default: 24]",
 )
@@ -194,8 +194,8 @@ def _refuse(out: Path | None, kind: str, fps: float | None, trunc: float) -> Non
         raise ConfigError(f"--out '{out}': expected a name that ends in {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     if kind == ".png" and fps is not None:
         raise ConfigError("--fps is for a moving picture, and a .png is a strip of tiles: leave it out")
-    if fps is not None and not math.isfinite(fps):
-        raise ConfigError(f"--fps {fps}: expected a number from {SLOWEST:g} to {FASTEST:g}")
+    if fps is not None and not SLOWEST <= fps <= FASTEST:  # click lets NaN pass
+        raise ConfigError(f"--fps {fps:g}: expected a number from {SLOWEST} to {FASTEST}")
     from gancore import video
 
     if kind == ".gif" and fps is not None:

@@ -139,7 +139,7 @@ def test_points_walk_as_a_cloud(gan, trained, tmp_path):
         (("--seeds", ""), "expected seeds such as"),
         (("--grid", "40x40"), "1,600 tiles; expected at most 1,024"),
         (("--fps", "nan"), "expected a number from 0.01 to 240"),
-        (("--fps", 0.001), "fps"),
+        (("--fps", 0.001), "--fps 0.001: expected a number from 0.01"),
     ],
 )
 def test_wrong_options(gan, conditional, tmp_path, monkeypatch, options, message):
