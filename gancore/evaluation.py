@@ -23,8 +23,9 @@ from gancore.errors import CheckpointError, ConfigError, DataError, GancoreError
 from gancore.loading import networks_of
 from gancore.metrics import Fact, Samples, Score, gather
 from gancore.networks.protocols import Generator
-from gancore.options import option_fields
 from gancore.plugin_manager import HookCall, Registry, RunManager, build_methods
+from gancore.references import check_reference, data_options, labelled, once
+from gancore.references import held_out as held_out_of
 from gancore.run_folder import RunFolder
 from gancore.sampling import in_batches
 
@@ -121,8 +122,8 @@ def evaluate(session: Session) -> Evaluation:
         discriminator=trainer.discriminator,
         device=session.device,
         protocol=known(session.dataset, ema=config.ema.half_life_kimg > 0, truncation=1.0),
-        open_held_out=_once(session, "held out", _held_out(config.data, session.dataset)),
-        open_labelled=_once(session, "labelled", _labelled(config.data)),
+        open_held_out=once(session.opened, "held out", held_out_of(config.data, session.dataset)),
+        open_labelled=once(session.opened, "labelled", labelled(config.data)),
     )
     with _evaluating(trainer.discriminator):
         return measure(session.manager.calls("evaluate"), session.contexts, samples)
@@ -163,7 +164,7 @@ def evaluate_run(
     manager = observers(registry, plugins or _observers_of(flat["plugins"], registry), given, overrides or {})
     generator, discriminator = networks_of(found, registry, averaged=averaged)
     chosen = choose_device(device)
-    options = _data_options(flat, file_values(folder.config))
+    options = data_options(flat, file_values(folder.config))
     shape = tuple(found.meta["data"]["shape"])
     if data and len(shape) == 3:
         options = dataclasses.replace(options, source=data, fraction=1.0, image_size=shape[-1])
@@ -172,8 +173,9 @@ def evaluate_run(
     if held_out:
         options = dataclasses.replace(options, held_out=held_out)
     dataset = open_dataset(options, progress)
+    opened: dict[str, Dataset | None] = {}
     try:
-        _check_reference(dataset, found, data)
+        check_reference(dataset, found, data)
         half_life = float(flat["ema.half_life_kimg"])
         samples = Samples(
             _source(generator.to(chosen), chosen, truncation),
@@ -185,14 +187,16 @@ def evaluate_run(
             device=chosen,
             protocol=known(dataset, ema=averaged and half_life > 0, truncation=truncation),
             progress=counting,
-            open_held_out=_held_out(options, dataset),
-            open_labelled=_labelled(options),
+            open_held_out=once(opened, "held out", held_out_of(options, dataset)),
+            open_labelled=once(opened, "labelled", labelled(options)),
         )
+        for reason in found.skipped:
+            samples.note(f"passed over a damaged checkpoint: {reason}")
         if averaged and half_life == 0:
             samples.note("the run averages nothing (ema.half_life_kimg = 0): measured as it was trained")
         return measure(manager.calls("evaluate"), {}, samples)
     finally:
-        dataset.close()
+        _close(dataset, *opened.values())
 
 
 def evaluate_folder(
@@ -229,6 +233,7 @@ def evaluate_folder(
     except BaseException:
         images.close()
         raise
+    opened: dict[str, Dataset | None] = {}
     try:
         samples = Samples(
             images.source(dataset),
@@ -237,13 +242,13 @@ def evaluate_folder(
             device=choose_device(device),
             protocol=known(dataset, ema=None, truncation=None),
             progress=counting,
-            open_held_out=_held_out(data, dataset),
-            open_labelled=_labelled(dataclasses.replace(data, image_size=size)),
+            open_held_out=once(opened, "held out", held_out_of(data, dataset)),
+            open_labelled=once(opened, "labelled", labelled(dataclasses.replace(data, image_size=size))),
         )
         return measure(manager.calls("evaluate"), {}, samples)
     finally:
         images.close()
-        dataset.close()
+        _close(dataset, *opened.values())
 
 
 def known(dataset: Dataset, *, ema: bool | None, truncation: float | None) -> dict[str, Fact]:
@@ -318,6 +323,12 @@ def _evaluating(network: torch.nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def _close(*opened: Dataset | None) -> None:
+    for dataset in opened:
+        if dataset is not None:
+            dataset.close()
+
+
 def _checkpoint(folder: RunFolder, step: int | None) -> checkpoint.Checkpoint:
     if step is None:
         return checkpoint.load_latest(folder.checkpoints)
@@ -326,71 +337,3 @@ def _checkpoint(folder: RunFolder, step: int | None) -> checkpoint.Checkpoint:
         have = ", ".join(map(str, saved)) or "none"
         raise CheckpointError(f"'{folder.path}' has no checkpoint of step {step}; saved: {have}")
     return checkpoint.load(folder.checkpoints, step)
-
-
-def _data_options(flat: Mapping[str, Any], now: Mapping[str, Any]) -> DataOptions:
-    """How the data was prepared, from the checkpoint; where it lies and how it is kept, from the run folder."""
-    prefix = "data."
-    movable = ("data.source", "data.root", "data.download", "data.memory_gib", "data.held_out")
-    merged = {**flat, **{key: now[key] for key in movable if key in now}}
-    names = option_fields(DataOptions)
-    return DataOptions(**{name: merged[prefix + name] for name in names if prefix + name in merged})
-
-
-def _check_reference(dataset: Dataset, found: checkpoint.Checkpoint, data: str) -> None:
-    shape = tuple(found.meta["data"]["shape"])
-    if tuple(dataset.shape) != shape:
-        raise DataError(
-            f"the run generates {'x'.join(map(str, shape))}, and the reference '{dataset.name}' is "
-            f"{'x'.join(map(str, dataset.shape))}: choose another --data"
-        )
-    if not data and dataset.digest != found.meta["data"]["digest"]:
-        raise CheckpointError(
-            f"the set '{dataset.name}' changed since the run was trained on it (its digest differs); restore it, "
-            "or say that this is the reference now: --data SOURCE"
-        )
-
-
-def _once(session: Session, name: str, opened: Callable[[], Dataset | None]) -> Callable[[], Dataset | None]:
-    """A set that is opened by the first evaluation of a session, and kept."""
-
-    def kept() -> Dataset | None:
-        if name not in session.opened:
-            session.opened[name] = opened()
-        return session.opened[name]
-
-    return kept
-
-
-def _held_out(options: DataOptions, reference: Dataset) -> Callable[[], Dataset | None]:
-    def opened() -> Dataset | None:
-        if not options.held_out:
-            return None
-        source = dataclasses.replace(options, source=options.held_out, fraction=1.0, held_out="")
-        if reference.kind == "image":
-            source = dataclasses.replace(
-                source,
-                image_size=reference.shape[-1],
-                channels="rgb" if reference.shape[0] == 3 else "grey",
-            )
-        found = open_dataset(source)
-        if found.shape != reference.shape or found.class_names != reference.class_names:
-            raise DataError(
-                f"the held-out set '{found.name}' has shape {found.shape} and {len(found.class_names)} classes, "
-                f"the reference {reference.shape} and {len(reference.class_names)}; they must agree"
-            )
-        return found
-
-    return opened
-
-
-def _labelled(options: DataOptions) -> Callable[[], Dataset | None]:
-    def opened() -> Dataset | None:
-        if options.conditional:
-            return None
-        try:
-            return open_dataset(dataclasses.replace(options, conditional=True))
-        except GancoreError:
-            return None  # no labels, or none that are whole
-
-    return opened

@@ -173,7 +173,7 @@ def unlike(protocols: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for key in sorted({key for protocol in protocols.values() for key in protocol}):
         values = {label: protocol.get(key, _ABSENT) for label, protocol in protocols.items()}
         known = {label: value for label, value in values.items() if value is not None}
-        if len({repr(value) for value in known.values()}) > 1:
+        if len({repr(_plain(value)) for value in known.values()}) > 1:
             lines.append(f"{key}: " + ", ".join(f"{_shown(value)} ({label})" for label, value in known.items()))
     return lines
 
@@ -195,6 +195,11 @@ class _Absent:
 
 
 _ABSENT = _Absent()
+
+
+def _plain(value: object) -> object:
+    """1.0 as 1: JSON that other programs wrote does not tell them apart."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _shown(value: object) -> str:

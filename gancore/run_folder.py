@@ -97,13 +97,11 @@ class RunFolder:
 
     def append_history(self, line: Mapping[str, Any]) -> None:
         """Add a line to ``history.jsonl``, which a resume leaves alone."""
-        with _writing(self.history), open(self.history, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        _append(self.history, line)
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add a line to ``metrics.jsonl``."""
-        with _writing(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        _append(self.metrics, row)
 
     def metrics_bytes(self) -> int:
         """Size of ``metrics.jsonl``."""
@@ -121,19 +119,28 @@ class RunFolder:
 
     def append_evaluation(self, row: Mapping[str, Any]) -> None:
         """Add a line to ``evaluations.jsonl``: what was measured after training, which a resume leaves alone."""
-        with _writing(self.evaluations), open(self.evaluations, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        _append(self.evaluations, row)
 
     def read_evaluations(self) -> list[dict[str, Any]]:
         """What was measured while training and after it, in order of step, then of time."""
-        rows = [row for row in (*self.read_metrics(), *_read_rows(self.evaluations)) if "metrics" in row]
+        rows = [row for row in (*self.read_metrics(), *_read_rows(self.evaluations)) if _is_evaluation(row)]
         return sorted(rows, key=lambda row: int(row["step"]))
 
-    def picture(self, name: str, step: int) -> Path:
-        """Where a picture of an evaluation is kept; its folder is made."""
+    def picture(self, name: str, step: int, *, later: bool = False) -> Path:
+        """Where a picture of an evaluation is kept; its folder is made.
+
+        Args:
+            later: measured after training: under a number of its own, since a step may be measured many times.
+        """
         with _writing(self.pictures):
             self.pictures.mkdir(exist_ok=True)
-        return self.pictures / f"{name}-{step:08d}.png"
+            path = self.pictures / f"{name}-{step:08d}.png"
+            for number in itertools.count(1) if later else ():
+                path = self.pictures / f"{name}-{step:08d}-{number}.png"
+                with contextlib.suppress(FileExistsError):
+                    path.touch(exist_ok=False)  # atomic: no other process gets this number
+                    break
+        return path
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -164,6 +171,20 @@ class RunFolder:
                     pass  # a file system without locks
                 break
             yield
+
+
+def _append(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a line in one write, on a line of its own where a kill has cut the last one short."""
+    with _writing(path), open(path, "ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - 1, 0))
+        cut = file.read(1) not in (b"", b"\n")
+        file.write(b"\n" * cut + json.dumps(row).encode() + b"\n")
+
+
+def _is_evaluation(row: Mapping[str, Any]) -> bool:
+    kinds = {"step": int, "metrics": dict, "protocols": dict}
+    return all(isinstance(row.get(key), kind) for key, kind in kinds.items())
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

@@ -178,11 +178,11 @@ def restore(
     trainer.step_index = found.step
 
 
-def keep_evaluation(folder: RunFolder, found: Evaluation) -> dict[str, Any]:
-    """Save the pictures of an evaluation, and return its row."""
+def keep_evaluation(folder: RunFolder, found: Evaluation, *, later: bool = False) -> dict[str, Any]:
+    """Save the pictures of an evaluation, and return its row. ``later`` keeps those of training as they are."""
     files = {}
     for name, (picture, _) in found.pictures.items():
-        path = folder.picture(name, found.step)
+        path = folder.picture(name, found.step, later=later)
         pictures.save_png(picture, path)
         files[name] = str(path.relative_to(folder.path))
     return found.row(files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ class Brightness(Method):
     def evaluate(self, samples):
         count = min(12, samples.limit or 12)
         parts = list(samples.batches(count, 3, 5))
-        assert torch.equal(torch.cat(parts), samples.generate(count, 3))
+        assert torch.allclose(torch.cat(parts), samples.generate(count, 3), atol=1e-6)
         mean = float(torch.cat(parts).double().mean())
         if samples.dataset.kind == "image":
             sheet = pictures.grid(parts[0])
@@ -104,6 +105,7 @@ def test_unlike_protocols_are_named_fact_by_fact() -> None:
     assert unknown([{**one, "ema": None}, {**one, "ema": None}]) == []
     shorter = {key: value for key, value in one.items() if key != "backbone"}
     assert unlike({"a": one, "b": shorter}) == ["backbone: x (a), not said (b)"]
+    assert unlike({"a": {"x": 1}, "b": {"x": 1.0}}) == []
     assert unlike({"a": {"x": 1}, "b": {"x": True}}) == ["x: 1 (a), True (b)"]
 
 
@@ -162,6 +164,57 @@ def test_what_was_measured_later_is_kept_beside_the_run(run: Path, registry) -> 
         file.write('{"step": 3, "metr')  # a line that a kill cut short
     assert [row["step"] for row in folder.read_evaluations()] == [0, 2, 2, 3]
     folder.evaluations.unlink()
+
+
+def test_a_line_after_one_that_was_cut_short_is_not_lost(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    row = {"step": 3, "metrics": {"x": 1.0}, "protocols": {"x": {"better": ""}}}
+    folder.evaluations.write_text('{"step": 2, "metr')
+    for other in ({"metrics": {}, "protocols": {}}, {**row, "step": None}, {**row, "protocols": 1}):
+        folder.append_evaluation(other)  # edited by hand: none is an evaluation
+    folder.append_evaluation(row)
+    assert folder.read_evaluations() == [row]
+    assert len(folder.evaluations.read_text().splitlines()) == 5
+
+
+def test_pictures_of_later_evaluations_have_names_of_their_own(tmp_path: Path, run: Path, registry) -> None:
+    folder, found = RunFolder(tmp_path), evaluate_run(run, registry, step=2)
+    files = [
+        keep_evaluation(folder, found, later=later)["pictures"]["bright"]["file"] for later in (False, True, True)
+    ]
+    stems = ("bright-00000002", "bright-00000002-1", "bright-00000002-2")
+    assert files == [f"pictures/{stem}.png" for stem in stems]
+    assert all((tmp_path / file).stat().st_size for file in files)
+
+
+def test_damaged_checkpoints_that_were_passed_over_are_said(tmp_path: Path, run: Path, registry) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    newest = max((copy / "checkpoints").glob("*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:100])
+    found = evaluate_run(copy, registry)
+    assert found.step == 2
+    assert any("damaged checkpoint" in note and "cut short" in note for note in found.notes)
+
+
+def test_classes_of_another_reference_must_be_those_of_the_generator(tmp_path: Path, registry) -> None:
+    def classes(name: str, *names: str) -> str:
+        for index, part in enumerate(names):
+            write_images(tmp_path / name / part, 12 + index)
+        return str(tmp_path / name)
+
+    given = {
+        "data.source": classes("two", "cat", "dog"),
+        "data.conditional": True,
+        "data.fraction": 1.0,
+        "train.steps": 1,
+        "train.batch": 4,
+    }
+    gancore.train(tiny_config([], given), outdir=tmp_path / "run", registry=registry)
+    assert evaluate_run(tmp_path / "run", registry, data=classes("others", "cat", "dog")).metrics
+    with pytest.raises(
+        DataError, match="makes the classes cat, dog, and the reference 'three' has cat, cow, dog"
+    ):
+        evaluate_run(tmp_path / "run", registry, data=classes("three", "cat", "cow", "dog"))
 
 
 def test_a_run_without_an_average_says_so(tmp_path: Path, registry) -> None:
