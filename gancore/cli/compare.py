@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,10 @@ def compare(
     """
     if len(targets) < 2:
         raise click.UsageError("give two or more runs or files to compare")
-    rows = {str(target): _row(target, step) for target in dict.fromkeys(targets)}
-    if len(rows) < 2:
+    same = {target.resolve(): target for target in reversed(targets)}
+    if len(same) < 2:
         raise click.UsageError(f"'{targets[0]}' was given {len(targets)} times; give two different ones")
+    rows = {str(target): _row(target, step) for target in reversed(same.values())}
     chosen = _metric(rows, by)
     shared = [name for name in rows_metrics(rows) if all(name in row["metrics"] for row in rows.values())]
     notes = _check(rows, shared, chosen, allow)
@@ -83,22 +85,43 @@ def _row(target: Path, step: int | None) -> dict[str, Any]:
             if row["step"] == last:
                 merged["metrics"].update(row["metrics"])
                 merged["protocols"].update(row["protocols"])
-        return merged
+        return _checked(merged, target)
+    row: Any = None
     try:
         row = json.loads(target.read_text(encoding="utf-8"))
-        if not (isinstance(row["metrics"], dict) and isinstance(row["protocols"], dict)):
-            raise ValueError
-        for name in row["metrics"]:
-            row["protocols"][name]["better"]
     except OSError as error:
         raise ConfigError(f"cannot read '{target}': {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise ConfigError(
-            f"'{target}' holds no scores; expected a file of gan eval --out, or a run folder"
-        ) from None
+    except (ValueError, RecursionError):
+        pass
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), dict) for key in ("metrics", "protocols")):
+        raise ConfigError(f"'{target}' holds no scores; expected a file of gan eval --out, or a run folder")
+    _checked(row, target)
     if step is not None and row.get("step") != step:
         raise ConfigError(f"'{target}' holds scores of step {row.get('step')}, not of step {step}")
     return dict(row)
+
+
+def _checked(row: dict[str, Any], target: Path) -> dict[str, Any]:
+    """The row itself; ConfigError for what gancore does not write, such as an edit by hand."""
+    for name, value in row["metrics"].items():
+        protocol = row["protocols"].get(name)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not -_MOST <= value <= _MOST:
+            raise ConfigError(f"'{target}': {name} = {_cut(value)}; expected a finite number. Measure it again")
+        if not isinstance(protocol, dict) or protocol.get("better") not in ("lower", "higher", ""):
+            raise ConfigError(f"'{target}': {name} has no protocol that says what is better; measure it again")
+    for key in ("step", "images_seen"):
+        value = row.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise ConfigError(f"'{target}': {key} = {_cut(value)}; expected a whole number")
+    return row
+
+
+_MOST = sys.float_info.max
+
+
+def _cut(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 40 else f"{text[:40]}…"
 
 
 def _step(step: int | None) -> str:
@@ -143,15 +166,15 @@ def _check(
         for key in unknown(list(protocols.values())):
             notes[f"{key} is not known of every one"] = None
     for key in allow:
+        if key == "better":
+            raise ConfigError("--allow better: what is ranked needs one direction; measure again")
         if key not in facts:
             raise ConfigError(f"--allow {key}: no protocol has this fact{nearest(key, facts)}")
     if refused:
         lines = "; ".join(f"{line} [{', '.join(names)}]" for line, names in refused.items())
         keys = " ".join(f"--allow {key}" for key in dict.fromkeys(line.split(":")[0] for line in refused))
-        raise ConfigError(
-            f"measured under unlike protocols: {lines}. Measure again under one, or compare all the same with: "
-            f"{keys}"
-        )
+        way_out = "" if "--allow better" in keys else f", or compare all the same with: {keys}"
+        raise ConfigError(f"measured under unlike protocols: {lines}. Measure again under one{way_out}")
     return list(notes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import click
 
 from gancore.cli.console import Reporter, table
 from gancore.cli.options import parse_overrides, set_option
-from gancore.errors import ConfigError
+from gancore.errors import ConfigError, RunFolderError
 
 if TYPE_CHECKING:
     from gancore.evaluation import Evaluation
@@ -72,6 +73,8 @@ def evaluate(
       gan eval ./generated --data ./photos --out scores.json
     """
     changes = parse_overrides(overrides)
+    if out is not None:
+        _refuse_out(out)
     is_run = (target / "config.toml").is_file()
     if not is_run:
         _refuse(target, data, step=step, raw=raw, trunc=trunc)
@@ -109,11 +112,13 @@ def evaluate(
         else:
             given = {"source": data, **given, **({"held_out": held_out} if held_out else {})}
             found = evaluation.evaluate_folder(str(target), registry, _data_options(given), **common)
-    click.echo(json.dumps(found.row(), indent=2) if as_json else "\n".join(as_text(target, found)))
-    if out is not None:
-        _write(found, out)
-    elif is_run:
-        _keep(found, target)
+    try:  # kept first: whoever reads the output may have gone; shown in any case: the folder may be read-only
+        if out is not None:
+            _write(found, out)
+        elif is_run:
+            _keep(found, target)
+    finally:
+        click.echo(json.dumps(found.row(), indent=2) if as_json else "\n".join(as_text(target, found)))
 
 
 def as_text(target: Path, found: Evaluation) -> list[str]:
@@ -168,6 +173,18 @@ def _refuse(target: Path, data: str | None, *, step: int | None, raw: bool, trun
         )
 
 
+def _refuse_out(path: Path) -> None:
+    """Find out before anything is measured that the result cannot be written."""
+    if path.is_dir():
+        raise ConfigError(
+            f"--out {path} is a folder; expected the name of a file, such as {path / 'scores.json'}"
+        )
+    if not path.parent.is_dir():
+        raise ConfigError(f"--out {path}: the folder '{path.parent}' is not there; make it, or choose another")
+    if not os.access(path.parent, os.W_OK):
+        raise RunFolderError(f"cannot write --out {path}: no rights to write in '{path.parent}'")
+
+
 def _data_options(given: Mapping[str, Any]) -> Any:
     from gancore.data.options import DataOptions
     from gancore.options import resolve_options
@@ -180,7 +197,7 @@ def _keep(found: Evaluation, run: Path) -> None:
     from gancore.training import keep_evaluation
 
     folder = RunFolder(run)
-    folder.append_evaluation(keep_evaluation(folder, found))
+    folder.append_evaluation(keep_evaluation(folder, found, later=True))
 
 
 def _write(found: Evaluation, path: Path) -> None:

@@ -129,6 +129,22 @@ def test_mistakes(gan, trained: Path, tmp_path: Path, arguments, code: int, what
     assert not (trained / "evaluations.jsonl").exists()
 
 
+@pytest.mark.parametrize(("out", "code", "what"), [("no/x.json", 2, "is not there"), ("made", 2, "is a folder")])
+def test_where_the_result_goes_is_looked_at_first(gan, trained: Path, tmp_path: Path, out, code, what) -> None:
+    images(tmp_path / "made")
+    outcome = gan("eval", trained, "--out", tmp_path / out)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert what in outcome.err
+
+
+def test_a_result_that_cannot_be_kept_is_shown(gan, trained: Path) -> None:
+    (trained / "evaluations.jsonl").mkdir()
+    outcome = gan("eval", trained, "--json")
+    assert outcome.code == 8
+    assert "cannot write" in outcome.err
+    assert json.loads(outcome.out)["metrics"]["spread"] > 0
+
+
 def test_nothing_installed_that_measures(gan, trained: Path, installed) -> None:
     del installed.methods["spread"]
     outcome = gan("eval", trained)
@@ -197,6 +213,51 @@ def test_a_file_and_a_run_are_compared_and_what_is_unknown_is_said(gan, measured
     outcome = gan("compare", file, measured[1])
     assert outcome.code == 0, outcome.err
     assert "note: ema is not known of every one" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("edit", "what"),
+    [
+        (lambda row: row["metrics"].update(spread=float("nan")), "spread = NaN; expected a finite number"),
+        (lambda row: row["metrics"].update(spread=10**400), "expected a finite number"),
+        (lambda row: row["metrics"].update(spread="3"), 'spread = "3"; expected a finite number'),
+        (lambda row: row["metrics"].update(spread=True), "spread = true; expected a finite number"),
+        (lambda row: row["metrics"].update(spread=None), "spread = null; expected a finite number"),
+        (lambda row: row["protocols"].pop("spread"), "spread has no protocol that says what is better"),
+        (lambda row: row["protocols"]["spread"].pop("better"), "spread has no protocol"),
+        (lambda row: row.update(images_seen="many"), 'images_seen = "many"; expected a whole number'),
+        (lambda row: row.update(metrics=[1]), "holds no scores"),
+    ],
+)
+def test_files_that_were_edited_are_named(gan, measured: list[Path], tmp_path: Path, edit, what: str) -> None:
+    row = rows(measured[0])[-1]
+    edit(row)
+    (tmp_path / "edited.json").write_text(json.dumps(row))
+    outcome = gan("compare", measured[1], tmp_path / "edited.json", "--json")
+    assert outcome.code == 2, outcome.err
+    assert what in outcome.err
+    if "metrics" in row and isinstance(row["metrics"], dict):
+        with open(measured[0] / "evaluations.jsonl", "w") as file:
+            file.write(json.dumps(row))
+        assert what in gan("compare", *measured).err
+
+
+def test_one_run_has_one_name(gan, measured: list[Path], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(measured[0])
+    for other in ("run0", "./run0", "link", "run1/../run0"):
+        outcome = gan("compare", measured[0], other)
+        assert outcome.code == 2, outcome.out
+        assert "give two different ones" in outcome.err
+
+
+def test_a_direction_cannot_be_allowed(gan, measured: list[Path], tmp_path: Path) -> None:
+    row = rows(measured[0])[-1]
+    row["protocols"]["spread"]["better"] = "lower"
+    (tmp_path / "edited.json").write_text(json.dumps(row))
+    outcome = gan("compare", measured[1], tmp_path / "edited.json", "--allow", "better")
+    assert outcome.code == 2
+    assert "needs one direction" in outcome.err
 
 
 def test_mistakes_of_compare(gan, measured: list[Path], tmp_path: Path) -> None:
