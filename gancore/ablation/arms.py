@@ -183,7 +183,7 @@ def resolve_arms(
         if configs[draft.name].output.evaluate_every:
             measured[draft.name] = _resolve(registry, base, draft, named, (), preset, extra=watching)
     if baseline in conflicts or (conflicts and not skip_conflicts):
-        reasons = "; ".join(f"arm '{name}': {reason}" for name, reason in conflicts.items())
+        reasons = by_reason(conflicts)
         others = [name for name in conflicts if name != baseline]
         way_out = ". The other arms run with --skip-conflicts" if others == list(conflicts) else ""
         raise PluginError(f"{reasons}{way_out}")
@@ -194,6 +194,14 @@ def resolve_arms(
         k: v for k, v in measuring.flat().items() if k.split(".")[:2] in [["methods", n] for n in watching]
     }
     return Arms(configs, measured, baseline, watching, options, conflicts)
+
+
+def by_reason(reasons: Mapping[str, str]) -> str:
+    """``"arm 'a', arm 'b': why"``: each reason once, with the arms that have it."""
+    arms: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        arms.setdefault(reason, []).append(f"arm '{name}'")
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in arms.items())
 
 
 def _observers(registry: Registry, named: Iterable[str]) -> tuple[str, ...]:

@@ -156,6 +156,10 @@ def load_plan(path: Path) -> Plan:
     """
     try:
         document: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if (path.parent / "config.toml").exists() and "format" not in document:  # a run has a plan.json too
+            raise CheckpointError(
+                f"'{path.parent}' is a run, and no ablation; to look at it: gan report {path.parent}"
+            )
         if document["format"] != FORMAT:
             raise CheckpointError(f"'{path}' has format {document['format']}; this gancore reads {FORMAT}")
         values = {key: value for key, value in document.items() if key != "format"}

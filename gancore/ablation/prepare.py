@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from gancore.ablation.arms import by_reason
 from gancore.ablation.check import Answer, CheckError, check
-from gancore.ablation.jobs import AblationFolder, make_folder
+from gancore.ablation.jobs import AblationFolder, jobs_of, make_folder, status
 from gancore.ablation.plan import Plan, extend, load_plan, save_plan
 from gancore.atomic import write_atomic
 from gancore.errors import ConfigError, DataError, PluginError
@@ -45,7 +46,7 @@ def prepare(
         stack.enter_context(folder.locked())
         old = load_plan(folder.plan)
         plan = extend(old, plan)
-    plan = _checked(plan, old, devices, skip_conflicts, say)
+    plan = _checked(folder, plan, old, devices, skip_conflicts, say)
     if old is None:
         folder.make()
         stack.enter_context(folder.locked())
@@ -60,14 +61,24 @@ def prepare(
 
 
 def _checked(
-    plan: Plan, old: Plan | None, devices: Sequence[str], skip_conflicts: bool, say: Callable[[str], None]
+    folder: AblationFolder,
+    plan: Plan,
+    old: Plan | None,
+    devices: Sequence[str],
+    skip_conflicts: bool,
+    say: Callable[[str], None],
 ) -> Plan:
-    """The plan, after every arm that is new was built, and a measurement that is new was tried."""
+    """The plan, after every arm that is new was built, and a measurement that is new was tried.
+
+    The baseline is built again before runs begin on images that may have changed since the last session.
+    """
     new_arms = [arm for arm in plan.tomls if old is None or arm not in old.arms]
     measure = plan.tomls and (old is None or old.request != plan.request)
     if old is not None and old.request != plan.request:
         say("the measurement changed: finished runs are measured again")
     wanted = list(dict.fromkeys([*([plan.baseline] if measure else []), *new_arms]))
+    if not wanted and _begins_on_files(folder, plan):
+        wanted = [plan.baseline]
     if not wanted and not devices:
         return plan
     if wanted:
@@ -77,10 +88,21 @@ def _checked(
         configs = {}
         for index, arm in enumerate(wanted):
             configs[arm] = Path(name) / f"{index}.toml"
-            configs[arm].write_text(plan.tomls[arm], encoding="utf-8")
+            text = plan.tomls.get(arm) or folder.config(arm).read_text(encoding="utf-8")
+            configs[arm].write_text(text, encoding="utf-8")
         answer = check(configs, plan.baseline if measure else "", plan.observers, plan.measuring, devices)
     plan = _without(plan, answer, skip_conflicts)
     return replace(plan, data_digest=_digest(plan, answer))
+
+
+def _begins_on_files(folder: AblationFolder, plan: Plan) -> bool:
+    """Whether runs will begin on a folder or zip of images; built-in sets do not change."""
+    on_files = Path(plan.arms[plan.baseline]["data.source"]).is_absolute() and bool(plan.data_digest)
+    return (
+        on_files
+        and folder.config(plan.baseline).exists()
+        and any(status(folder, plan, job).state == "waiting" for job in jobs_of(plan))
+    )
 
 
 def _without(plan: Plan, answer: Answer, skip_conflicts: bool) -> Plan:
@@ -90,7 +112,7 @@ def _without(plan: Plan, answer: Answer, skip_conflicts: bool) -> Plan:
     fatal = {arm: found for arm, found in answer.problems.items() if arm not in left_out}
     if fatal:
         code = next(iter(fatal.values()))[0]
-        reasons = "; ".join(f"arm '{arm}': {text}" for arm, (_, text) in fatal.items())
+        reasons = by_reason({arm: text for arm, (_, text) in fatal.items()})
         conflicts = all(found[0] == CONFLICT for found in fatal.values()) and plan.baseline not in fatal
         raise CheckError(reasons + (". The other arms run with --skip-conflicts" if conflicts else ""), code)
     return replace(

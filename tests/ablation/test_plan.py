@@ -168,3 +168,28 @@ def test_a_kill_before_the_plan_was_written(plan_of, tmp_path, checked):
     (stump / "configs").mkdir(parents=True)
     (stump / ".lock").touch()
     assert prepared(stump, plan_of()).data_digest
+
+
+def test_a_run_is_no_ablation(tmp_path):
+    (tmp_path / "config.toml").touch()
+    (tmp_path / "plan.json").write_text('{"phases": []}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match="is a run, and no ablation; to look at it: gan report"):
+        load_plan(tmp_path / "plan.json")
+
+
+def test_a_reason_that_arms_share_is_said_once(plan_of, tmp_path, checked):
+    checked[1].append(Answer({"baseline": (4, "no data"), "r1": (4, "no data")}, {}))
+    with pytest.raises(CheckError, match=r"^arm 'baseline', arm 'r1': no data$"):
+        prepared(tmp_path / "new", plan_of())
+
+
+def test_data_that_changed_is_found_before_runs_begin_on_it(plan_of, tmp_path, checked):
+    calls, answers = checked
+    plan = plan_of(**{"data.source": str(tmp_path / "images")})
+    path = tmp_path / "new"
+    prepared(path, plan)
+    prepared(path, replace(plan, tomls={}))
+    assert calls[-1] == (["baseline"], "", [])
+    answers.append(Answer({}, {"baseline": "cd" * 32}))
+    with pytest.raises(DataError, match="the runs before abab"):
+        prepared(path, replace(plan, tomls={}))
