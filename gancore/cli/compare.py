@@ -81,24 +81,27 @@ def _row(target: Path, step: int | None) -> dict[str, Any]:
             raise ConfigError(f"nothing was measured of '{target}'{at}; to do it: gan eval {target}{_step(step)}")
         last = found[-1]["step"]
         merged: dict[str, Any] = {**found[-1], "metrics": {}, "protocols": {}}
-        for row in found:  # a later one of a metric replaces an earlier one
-            if row["step"] == last:
-                merged["metrics"].update(row["metrics"])
-                merged["protocols"].update(row["protocols"])
+        for each in found:  # a later one of a metric replaces an earlier one
+            if each["step"] == last:
+                merged["metrics"].update(each["metrics"])
+                merged["protocols"].update(each["protocols"])
         return _checked(merged, target)
-    row: Any = None
-    try:
-        row = json.loads(target.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read '{target}': {error.strerror}") from None
-    except (ValueError, RecursionError):
-        pass
-    if not isinstance(row, dict) or not all(isinstance(row.get(key), dict) for key in ("metrics", "protocols")):
-        raise ConfigError(f"'{target}' holds no scores; expected a file of gan eval --out, or a run folder")
-    _checked(row, target)
+    row = _checked(_read(target), target)
     if step is not None and row.get("step") != step:
         raise ConfigError(f"'{target}' holds scores of step {row.get('step')}, not of step {step}")
-    return dict(row)
+    return row
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        row = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read '{file}': {error.strerror}") from None
+    except (ValueError, RecursionError):
+        row = None
+    if isinstance(row, dict) and all(isinstance(row.get(key), dict) for key in ("metrics", "protocols")):
+        return row
+    raise ConfigError(f"'{file}' holds no scores; expected a file of gan eval --out, or a run folder")
 
 
 def _checked(row: dict[str, Any], target: Path) -> dict[str, Any]:
