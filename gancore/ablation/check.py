@@ -22,10 +22,12 @@ class Answer:
 
     Attributes:
         problems: by arm that cannot be built: exit code and message. digests: of the data of each other arm.
+        metrics: that the untrained baseline has, if it was measured.
     """
 
     problems: dict[str, tuple[int, str]]
     digests: dict[str, str]
+    metrics: tuple[str, ...] = ()
 
 
 class CheckError(GancoreError):
@@ -72,7 +74,8 @@ def check(
         raise CheckError(f"the arms could not be checked: {last}", 1) from None
     if "error" in answer:
         raise CheckError(answer["error"], answer["code"])
-    return Answer({name: (code, text) for name, (code, text) in answer["problems"].items()}, answer["digests"])
+    problems = {name: (code, text) for name, (code, text) in answer["problems"].items()}
+    return Answer(problems, answer["digests"], tuple(answer.get("metrics", ())))
 
 
 def answer_to(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +119,7 @@ def answer_to(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _measured(request: Mapping[str, Any], registry: Any, datasets: Mapping[object, Any]) -> dict[str, Any]:
-    """An error when the observers cannot measure the untrained baseline, or nothing."""
+    """The metrics of the untrained baseline, or an error when the observers cannot measure it."""
     import dataclasses
 
     from gancore.assembly import assemble
@@ -137,7 +140,7 @@ def _measured(request: Mapping[str, Any], registry: Any, datasets: Mapping[objec
             raise ConfigError(f"{names} measured nothing on this data: name other observers with -p")
     except GancoreError as error:
         return {"error": f"measuring fails: {error}", "code": error.exit_code}
-    return {}
+    return {"metrics": list(found.scores)}
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from gancore.ablation.arms import by_reason
 from gancore.ablation.check import Answer, CheckError, check
 from gancore.ablation.jobs import AblationFolder, jobs_of, make_folder, status
 from gancore.ablation.plan import Plan, extend, load_plan, save_plan
+from gancore.ablation.results import refuse_unmeasured
 from gancore.atomic import write_atomic
 from gancore.errors import ConfigError, DataError, PluginError
 
@@ -24,6 +25,7 @@ def prepare(
     stack: contextlib.ExitStack,
     *,
     devices: Sequence[str] = (),
+    chosen: Sequence[str] = (),
     skip_conflicts: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Plan:
@@ -32,21 +34,22 @@ def prepare(
     Nothing is written before all new arms can be built and the observers can measure.
 
     Args:
-        stack: holds the lock until it is closed. devices: that have to be there.
+        stack: holds the lock until it is closed. devices: that have to be there. chosen: metrics that will be
+            shown.
 
     Returns:
         The plan with the digest of the data, and without arms that were skipped.
 
     Raises:
-        ConfigError: another ablation, or another process, has the folder. PluginError: arms that cannot be built.
-        DataError: arms with different data.
+        ConfigError: another ablation, or another process, has the folder; a metric is not measured.
+        PluginError: arms that cannot be built. DataError: arms with different data.
     """
     old = None
     if folder.plan.exists():
         stack.enter_context(folder.locked())
         old = load_plan(folder.plan)
         plan = extend(old, plan)
-    plan = _checked(folder, plan, old, devices, skip_conflicts, say)
+    plan = _checked(folder, plan, old, devices, chosen, skip_conflicts, say)
     if old is None:
         folder.make()
         stack.enter_context(folder.locked())
@@ -65,6 +68,7 @@ def _checked(
     plan: Plan,
     old: Plan | None,
     devices: Sequence[str],
+    chosen: Sequence[str],
     skip_conflicts: bool,
     say: Callable[[str], None],
 ) -> Plan:
@@ -92,6 +96,8 @@ def _checked(
             configs[arm].write_text(text, encoding="utf-8")
         answer = check(configs, plan.baseline if measure else "", plan.observers, plan.measuring, devices)
     plan = _without(plan, answer, skip_conflicts)
+    if answer.metrics:
+        refuse_unmeasured(chosen, answer.metrics)
     return replace(plan, data_digest=_digest(plan, answer))
 
 

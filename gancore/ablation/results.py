@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import statistics as median_of
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gancore.ablation.jobs import AblationFolder, Job, Status, check_trained, jobs_of, status, trained_with
 from gancore.ablation.plan import Plan
-from gancore.errors import ConfigError
+from gancore.errors import ConfigError, nearest
 from gancore.run_folder import RunFolder
 from gancore.statistics import LEVEL, SIGNIFICANCE, Comparison, Estimate, compare, estimate, holm
 
@@ -233,18 +233,25 @@ def _without_spread(metric: Mapping[str, Any]) -> bool:
     return any(one["seeds"] > 1 and one["p"] is None for one in differences)
 
 
+def refuse_unmeasured(chosen: Sequence[str], measured: Collection[str]) -> None:
+    """Refuse to show a metric that there is not.
+
+    Raises:
+        ConfigError: it was not measured.
+    """
+    for name in chosen:
+        if name not in measured:
+            known = ", ".join(measured) or "none yet"
+            raise ConfigError(f"--metric {name}: it was not measured{nearest(name, measured)}; metrics: {known}")
+
+
 def shown_metrics(results: Mapping[str, Any], chosen: Sequence[str] = ()) -> list[str]:
     """The metrics to show: the chosen ones, else those of which one direction is better, else all.
 
     Raises:
         ConfigError: one that was not measured.
     """
-    from gancore.errors import nearest
-
     metrics = results["metrics"]
-    for name in chosen:
-        if name not in metrics:
-            known = ", ".join(metrics) or "none yet"
-            raise ConfigError(f"--metric {name}: it was not measured{nearest(name, metrics)}; metrics: {known}")
+    refuse_unmeasured(chosen, metrics)
     directed = [name for name, metric in metrics.items() if metric["better"]]
     return list(chosen) or directed or list(metrics)

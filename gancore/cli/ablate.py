@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,8 @@ def ablate(
         if not no_run:
             slots = _slots(plan, jobs, devices, threads)
             work = {"max_hours": max_hours, "allow_inexact": allow_inexact}
-            plan = _run(folder, plan, slots, reporter, skip=given["skip_conflicts"], retry=retry_failed, **work)
+            asked = {"chosen": chosen, "skip_conflicts": given["skip_conflicts"]}
+            plan = _run(folder, plan, slots, reporter, asked, retry=retry_failed, **work)
         elif folder.plan.exists():
             plan = _old_plan(folder, plan)
         else:
@@ -195,8 +196,8 @@ def _run(
     plan: Plan,
     slots: list[Slot],
     reporter: Reporter,
+    asked: Mapping[str, Any],
     *,
-    skip: bool,
     retry: bool,
     **work: Any,
 ) -> Plan:
@@ -208,7 +209,7 @@ def _run(
 
     with contextlib.ExitStack() as stack:
         devices = [slot.device for slot in slots if slot.device]
-        plan = prepare(folder, plan, stack, devices=devices, skip_conflicts=skip, say=reporter.say)
+        plan = prepare(folder, plan, stack, devices=devices, say=reporter.say, **asked)
         teller = _Teller(folder, plan, reporter)
         reporter.say(f"folder: {folder.path}")
         queue = Queue(folder, plan, slots, launch, reporter.say, teller.over, teller.tick, **work)

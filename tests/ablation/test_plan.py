@@ -193,3 +193,10 @@ def test_data_that_changed_is_found_before_runs_begin_on_it(plan_of, tmp_path, c
     answers.append(Answer({}, {"baseline": "cd" * 32}))
     with pytest.raises(DataError, match="the runs before abab"):
         prepared(path, replace(plan, tomls={}))
+
+
+def test_a_metric_that_is_not_measured_is_found_before_runs_begin(plan_of, tmp_path, checked):
+    checked[1].append(Answer({}, {"baseline": "ab"}, ("fid", "kid")))
+    with pytest.raises(ConfigError, match=r"--metric fidd: it was not measured \(did you mean 'fid'\?\)"):
+        prepared(tmp_path / "new", plan_of(), chosen=["kid", "fidd"])
+    assert not (tmp_path / "new").exists()
