@@ -292,7 +292,9 @@ def test_points_have_modes(tmp_path: Path, name: str) -> None:
     data = open_dataset(DataOptions(source=name, fraction=0.05))
     drawn = torch.from_numpy(data.read(np.arange(4000)))
     scores = measured(tmp_path, Samples(lambda count, seed, size: drawn[:count].split(size), data, limit=4000))
-    assert set(scores) == {"modes_covered", "high_quality", "reverse_kl", "authenticity"}
+    of_rings = {"radial_error", "angular_coverage"} if "circles" in name else set()
+    assert set(scores) == {"modes_covered", "high_quality", "reverse_kl", "authenticity", *of_rings}
+    assert scores["modes_covered"].protocol["mode_share"] == 0.01
     modes = 3 if "concentric" in name else 9
     assert scores["modes_covered"].value == modes == scores["modes_covered"].protocol["modes"]
     assert scores["high_quality"].value > 0.98
@@ -300,6 +302,14 @@ def test_points_have_modes(tmp_path: Path, name: str) -> None:
     assert scores["authenticity"].value == 0  # they are the data
     with pytest.raises(ConfigError, match="'fid', which is for images; the metrics of .* are modes_covered"):
         measured(tmp_path, Samples(lambda *_: iter(()), data, limit=4000), metrics="fid")
+
+
+def test_scores_of_rings_are_refused_of_gaussians(tmp_path: Path) -> None:
+    data = open_dataset(DataOptions(source="gaussians", fraction=0.05))
+    drawn = torch.from_numpy(data.read(np.arange(100)))
+    samples = Samples(lambda count, seed, size: drawn[:count].split(size), data, limit=100)
+    with pytest.raises(ConfigError, match="names 'radial_error', which is of rings, and 'gaussians' has none"):
+        measured(tmp_path, samples, metrics="radial_error")
 
 
 def test_few_references_leave_the_divergence_out(tmp_path: Path) -> None:

@@ -66,14 +66,24 @@ class Fidelity(Method):
         made = torch.cat(list(samples.batches(counts.samples, counts.seed, self.options.batch)))
         data = torch.from_numpy(samples.dataset.read(self._rows(samples, counts)))
         modes = modes_of(samples.dataset)
-        found = mode_scores(made, data if self._measures_kl(samples, data, modes) else None, modes)
+        measures_kl, least = self._measures_kl(samples, data, modes), self.options.mode_share
+        found = mode_scores(made, data if measures_kl else None, modes, least_share=least)
         about = {**counts.protocol(), "modes": found.modes}
         values = {
-            "modes_covered": Score(found.covered, "higher", about),
+            "modes_covered": Score(found.covered, "higher", {**about, "mode_share": least}),
             "high_quality": Score(found.high_quality, "higher", about),
         }
         if found.reverse_kl is not None:
             values["reverse_kl"] = Score(found.reverse_kl, "lower", about)
+        if found.radial_error is not None and found.angular_coverage is not None:
+            values["radial_error"] = Score(found.radial_error, "lower", about)
+            values["angular_coverage"] = Score(found.angular_coverage, "higher", about)
+        lacking = [word for word in self.options.words if word in POINT_METRICS and word not in values]
+        if lacking:
+            raise ConfigError(
+                f"fidelity.metrics names '{lacking[0]}', which is of rings, and '{samples.dataset.name}' has none; its "
+                f"metrics are {', '.join(values)}"
+            )
         words = values if self.options.chooses else self.options.words
         scores = {word: values[word] for word in words}
         if self.options.memorisation:

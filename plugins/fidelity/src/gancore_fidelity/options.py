@@ -13,8 +13,8 @@ AUTO = "auto"
 IMAGE_METRICS = ("fid", "class_fid", "kid", "is", "precision", "recall", "density", "coverage")
 """Computed from features of images."""
 
-POINT_METRICS = ("modes_covered", "high_quality", "reverse_kl")
-"""Computed from points in the plane."""
+POINT_METRICS = ("modes_covered", "high_quality", "reverse_kl", "radial_error", "angular_coverage")
+"""Computed from points in the plane; the last two of rings alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,8 @@ class FidelityOptions(Options):
     metrics: str = option(
         AUTO,
         help="What is measured, with commas: fid, class_fid, kid, is, precision, recall, density, coverage for "
-        "images; modes_covered, high_quality, reverse_kl for points; auto is all that data and backbone give.",
+        "images; modes_covered, high_quality, reverse_kl for points, and of circles radial_error, "
+        "angular_coverage; auto is all that data and backbone give.",
     )
     backbone: Literal["auto", "inception", "dinov2", "classifier"] = option(
         "auto",
@@ -57,6 +58,9 @@ class FidelityOptions(Options):
     splits: int = option(10, help="Parts that the Inception score is a mean over.", minimum=1)
     k_precision: int = option(3, help="Neighbours that span the manifold for precision and recall.", minimum=1)
     k_coverage: int = option(5, help="Neighbours that span the manifold for density and coverage.", minimum=1)
+    mode_share: float = option(
+        0.01, help="Share of the samples that a mode of a 2-D set needs to be covered.", minimum=0, maximum=1
+    )
     memorisation: bool = option(
         True, help="Authenticity, samples beside their nearest training images, and D's gap on held-out data."
     )

@@ -3,8 +3,7 @@
 Srivastava, Valkov, Russell, Gutmann and Sutton, "VEEGAN: Reducing Mode Collapse in GANs using Implicit
 Variational Learning", 2017, arXiv:1705.07761, and Lin, Khetan, Fanti and Oh, "PacGAN: The power of
 two samples in generative adversarial networks", 2018, arXiv:1712.04086: a point belongs to the
-nearest mode and is of high quality within three standard deviations of it; a mode is covered when a point of high
-quality belongs to it;
+nearest mode and is of high quality within three standard deviations of it;
 
     reverse KL = sum_modes p_g log(p_g / p_data),    p the share of points that belong to the mode
 
@@ -12,10 +11,17 @@ These are defined for Gaussians, whose mode is a centre. Here a mode is a circle
 and the distance of a point from it is | ||x - centre|| - radius |: radius 0 is the Gaussian, and for rings it is
 the distance from the ring, whose width has the standard deviation. So the share of high quality is
 1 - exp(-9 / 2) = 0.9889 for points drawn from the Gaussians themselves, and 0.9973 for points of the rings.
+
+Deviation: a mode is covered when at least 1 % of all points are points of high quality that belong to it. For the
+authors one is enough, and a trail of points between two modes then covers whatever it passes.
+
+Rings have two scores of their own: the mean distance from the nearest ring, and the share of 36 arcs of each ring
+that hold a point of high quality.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +31,12 @@ from gancore.api import ConfigError, DataError
 
 WITHIN = 3.0
 """Standard deviations from the mode up to which a point is of high quality."""
+
+COVERED = 0.01
+"""Share of all points that must lie at a mode, with high quality, for it to be covered."""
+
+ARCS = 36
+"""Parts of a ring, of ten degrees each."""
 
 _ROWS = 65_536
 
@@ -61,6 +73,8 @@ class ModeScores:
         reverse_kl: KL(generated || data) over modes, in nats, at least 0; at most log M for equal modes. None
             without data.
         counts: (M,) int64, points that belong to each mode.
+        radial_error: mean distance from the nearest ring, in units of the plane; None unless all modes are rings.
+        angular_coverage: share of the 36 M arcs with a point of high quality; None likewise.
     """
 
     covered: int
@@ -68,6 +82,8 @@ class ModeScores:
     high_quality: float
     reverse_kl: float | None
     counts: Tensor
+    radial_error: float | None = None
+    angular_coverage: float | None = None
 
 
 def modes_of(dataset: object) -> Modes:
@@ -87,8 +103,13 @@ def modes_without(data: Tensor, modes: Modes) -> list[int]:
     return (counts == 0).nonzero().flatten().tolist()
 
 
-def mode_scores(generated: Tensor, data: Tensor | None, modes: Modes) -> ModeScores:
+def mode_scores(
+    generated: Tensor, data: Tensor | None, modes: Modes, *, least_share: float = COVERED
+) -> ModeScores:
     """Scores of points (N, 2) against the data (K, 2), which gives each mode its share; None leaves it out.
+
+    Args:
+        least_share: of all points, that a mode needs to be covered; 0 for a single one.
 
     Raises:
         ValueError: other shapes.
@@ -100,8 +121,22 @@ def mode_scores(generated: Tensor, data: Tensor | None, modes: Modes) -> ModeSco
     count = len(modes.centers)
     counts = torch.bincount(nearest, minlength=count)
     divergence = None if data is None else _divergence(counts, data, modes)
-    covered = int(torch.bincount(nearest[high], minlength=count).count_nonzero())
-    return ModeScores(covered, count, float(high.double().mean()), divergence, counts)
+    there = torch.bincount(nearest[high], minlength=count)
+    covered = int(((there > 0) & (there >= least_share * len(generated))).sum())
+    quality = float(high.double().mean())
+    if not (modes.radii > 0).all():
+        return ModeScores(covered, count, quality, divergence, counts)
+    arcs = _arcs(generated[high], nearest[high], modes)
+    return ModeScores(covered, count, quality, divergence, counts, float(distances.mean()), arcs)
+
+
+def _arcs(points: Tensor, modes_of_points: Tensor, modes: Modes) -> float:
+    """The share of arcs that hold one of these points (K, 2), which belong to these modes (K,)."""
+    x, y = (points.double() - modes.centers[modes_of_points]).unbind(1)
+    turns = torch.atan2(y, x) / (2 * math.pi) % 1
+    arcs = (turns * ARCS).long().clamp(max=ARCS - 1)  # a turn of just below 1 may round to 1
+    held = torch.bincount(modes_of_points * ARCS + arcs, minlength=ARCS * len(modes.centers))
+    return float((held > 0).double().mean())
 
 
 def _divergence(counts: Tensor, data: Tensor, modes: Modes) -> float:
