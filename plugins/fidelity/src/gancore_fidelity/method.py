@@ -81,8 +81,8 @@ class Fidelity(Method):
         lacking = [word for word in self.options.words if word in POINT_METRICS and word not in values]
         if lacking:
             raise ConfigError(
-                f"fidelity.metrics names '{lacking[0]}', which is of rings, and '{samples.dataset.name}' has none; its "
-                f"metrics are {', '.join(values)}"
+                f"fidelity.metrics names '{lacking[0]}', which is of rings, and '{samples.dataset.name}' has "
+                f"none; metrics it has: {', '.join(values)}"
             )
         words = values if self.options.chooses else self.options.words
         scores = {word: values[word] for word in words}
