@@ -15,7 +15,7 @@ from gancore.assembly import Progress, Session, assemble
 from gancore.compute import choose_device
 from gancore.config import Config, Layer, flatten, load_file, named_plugins, resolve
 from gancore.drift import refuse_drift
-from gancore.errors import ConfigError, PluginError
+from gancore.errors import ConfigError, PluginError, nearest
 from gancore.history import recorded
 from gancore.loading import networks_of
 from gancore.networks.protocols import Generator
@@ -24,6 +24,9 @@ from gancore.run_folder import RunFolder, claim_default
 from gancore.sampling import generate
 from gancore.sinks import refuse_missing
 from gancore.training import Report, fit, plugin_versions, restore
+
+NAMED = 20
+"""Classes that a message names: a set may have thousands."""
 
 
 @dataclass
@@ -108,7 +111,9 @@ class Run:
         try:
             index = int(label)
         except ValueError:
-            raise ConfigError(f"unknown class {label!r}; classes: {', '.join(self.class_names)}") from None
+            names = self.class_names
+            shown = ", ".join(names[:NAMED]) + (f", … ({len(names)} in all)" if len(names) > NAMED else "")
+            raise ConfigError(f"unknown class {label!r}{nearest(str(label), names)}; classes: {shown}") from None
         if not 0 <= index < count:
             raise ConfigError(f"class {index} is outside 0 … {count - 1}")
         return index

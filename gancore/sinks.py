@@ -70,7 +70,7 @@ class SinkSpec:
 
     def missing(self) -> list[str]:
         """Required modules that are not installed."""
-        return [module for module in self.requires if importlib.util.find_spec(module) is None]
+        return [module for module in self.requires if not _is_installed(module)]
 
     def load(self) -> Callable[[SinkRun], Sink]:
         """Import what opens the sink.
@@ -161,6 +161,13 @@ class Sinks:
                 self._failures.append(
                     f"sink '{name}' failed at step {step} and gets nothing more: {type(error).__name__}: {error}"
                 )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a package above it is missing
+        return False
 
 
 def _is_plain(value: object) -> bool:

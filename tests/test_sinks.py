@@ -68,7 +68,7 @@ def registry() -> Registry:
         SinkSpec(name="spy", summary="", target=f"{module.__name__}:Spy"),
         SinkSpec(name="broken", summary="", target=f"{module.__name__}:broken"),
         SinkSpec(name="nowhere", summary="", target="gancore.nowhere:Sink"),
-        SinkSpec(name="lacking", summary="", target="a:b", requires=("no_such_module",), install="gancore[x]"),
+        SinkSpec(name="lacking", summary="", target="a:b", requires=("absent.part",), install="gancore[x]"),
     )
     plugin = SimpleNamespace(
         register_sinks=hookimpl(lambda register: [register(spec) for spec in specs] and None)
@@ -163,9 +163,7 @@ def test_what_cannot_work_is_said_before_data_is_read(tmp_path: Path, monkeypatc
     monkeypatch.setattr("gancore.assembly.open_dataset", lambda *_: pytest.fail("data was read"))
     with pytest.raises(ConfigError, match=r"unknown sink 'tensorbord' \(did you mean 'tensorboard'\?\); sinks: "):
         train(tmp_path / "b", "tensorbord")
-    with pytest.raises(
-        ConfigError, match=r"'no_such_module', which is not installed: pip install 'gancore\[x\]'"
-    ):
+    with pytest.raises(ConfigError, match=r"'absent.part', which is not installed: pip install 'gancore\[x\]'"):
         train(tmp_path / "c", "lacking")
     assert not (tmp_path / "c").exists()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -194,7 +195,7 @@ class Queue:
         folder, plan, job, before = self.folder, self.plan, running.job, running.before
         if code == FOLDER:
             raise RunFolderError(
-                f"{job}: {_last_words(folder.log(job))}; the queue goes on with: gan ablate {folder.path}"
+                f"{job}: {_last_words(folder.log(job))}; the queue goes on with: {_command(folder)}"
             )
         why = ""
         if code == 0 and before.state == "trained":
@@ -253,7 +254,7 @@ class Queue:
             f"stopping: {count} process{'' if count == 1 else 'es'} will save; Ctrl-C once more ends them at once"
         )
         self._end_all(caught)
-        way_on = f"saved; continue with: gan ablate {self.folder.path}"
+        way_on = f"saved; continue with: {_command(self.folder)}"
         if received == signal.SIGINT:
             raise Interrupted(f"interrupted, {way_on}")
         if received is not None:
@@ -311,7 +312,7 @@ def launch(arguments: Sequence[str], log: Path, threads: int = 0) -> Process:
     """Start ``gan ARGUMENTS`` as a process that stops when this one ends, however it ends."""
     try:
         with open(log, "a", encoding="utf-8") as file:
-            file.write(f"$ gan {' '.join(arguments)}\n")
+            file.write(f"$ gan {shlex.join(arguments)}\n")
             file.flush()
             return subprocess.Popen(
                 [sys.executable, "-m", "gancore.ablation.worker", *arguments],
@@ -323,6 +324,11 @@ def launch(arguments: Sequence[str], log: Path, threads: int = 0) -> Process:
             )
     except OSError as error:
         raise RunFolderError(f"cannot start a run with its log in '{log}': {error.strerror or error}") from None
+
+
+def _command(folder: AblationFolder) -> str:
+    """What continues an ablation, ready for a shell."""
+    return f"gan ablate {shlex.quote(str(folder.path))}"
 
 
 def _last_words(log: Path) -> str:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 import click
 
 from gancore.cli.console import Reporter
-from gancore.cli.sample import default_path, make_folder, parse_classes, parse_seeds, reference, require_writable
+from gancore.cli.sample import (
+    default_path,
+    make_folder,
+    parse_classes,
+    parse_seeds,
+    reference,
+    refuse_folder,
+    require_writable,
+)
 from gancore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -187,6 +195,7 @@ def parse_grid(text: str | None) -> tuple[int, int]:
 def _refuse(out: Path | None, kind: str, fps: float | None, trunc: float) -> None:
     """What can be told from the command line alone."""
     if out is not None:
+        refuse_folder(out)
         require_writable(out.parent)
     if not math.isfinite(trunc):
         raise ConfigError(f"--trunc {trunc}: expected a finite number")

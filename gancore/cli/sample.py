@@ -96,9 +96,12 @@ def sample(
     chosen = list(dict.fromkeys(parse_seeds(seeds))) if seeds is not None else None
     if out is not None and out.suffix.lower() != ".png":
         raise ConfigError(f"--out '{out}': the grid is a PNG; end the name in .png")
-    for path in (out, each, archive):
+    for path in (out, archive):
         if path is not None:
-            require_writable(path if path is each else path.parent)
+            refuse_folder(path)
+            require_writable(path.parent)
+    if each is not None:
+        require_writable(each)
     with Reporter() as reporter:
         reporter.stage("sampling")
         from gancore import run as library
@@ -238,6 +241,16 @@ def require_writable(folder: Path) -> None:
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         what = "no rights to write there" if nearest.is_dir() else f"'{nearest}' is a file"
         raise RunFolderError(f"cannot write in '{folder}': {what}")
+
+
+def refuse_folder(path: Path) -> None:
+    """Find out, before any work, that a folder stands where a file is to be written.
+
+    Raises:
+        RunFolderError: it does.
+    """
+    if path.is_dir():
+        raise RunFolderError(f"cannot write '{path}': it is a folder; give the name of a file")
 
 
 def _write_grid(images: Tensor, path: Path, columns: int, titles: list[str], captions: list[str]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,8 +47,8 @@ def state_text(record: RunRecord) -> str:
             f"Diverged by step {record.events[-1]['step']:,}: {record.events[-1].get('what', 'no reason given')}."
         )
     if record.state == "stopped":
-        return f"Stopped at step {record.step:,}{length}; to continue: gan resume {record.path}"
-    return f"Nothing was logged yet; to begin again: gan resume {record.path}"
+        return f"Stopped at step {record.step:,}{length}; to continue: gan resume {shlex.quote(str(record.path))}"
+    return f"Nothing was logged yet; to begin again: gan resume {shlex.quote(str(record.path))}"
 
 
 def cards(record: RunRecord, metrics: Sequence[Measured], run: int) -> list[tuple[Any, ...]]:

@@ -212,3 +212,22 @@ def test_the_sheets_of_training_name_their_columns(conditional):
     tile = 66
     for column in range(10):
         assert (title_line[:, 2 + column * tile : 66 + column * tile] > 100).any()
+
+
+def test_a_folder_in_the_place_of_a_file(gan, conditional, tmp_path):
+    for name in ("a.png", "a.zip", "a.gif"):
+        (tmp_path / name).mkdir()
+    for words in (
+        ("sample", conditional, "--out", tmp_path / "a.png"),
+        ("sample", conditional, "--zip", tmp_path / "a.zip"),
+        ("interp", conditional, "--out", tmp_path / "a.gif"),
+    ):
+        outcome = gan(*words)
+        assert outcome.code == 8
+        assert "it is a folder; give the name of a file" in outcome.err
+
+
+def test_of_many_classes_a_message_names_some(gan, conditional, monkeypatch):
+    monkeypatch.setattr("gancore.run.NAMED", 3)
+    outcome = gan("sample", conditional, "--class", "cat")
+    assert "unknown class 'cat'; classes: 0, 1, 2, … (10 in all)" in outcome.err
