@@ -101,6 +101,16 @@ def test_subsets_larger_than_a_set_are_refused_before_anything_is_drawn() -> Non
             draw_subsets((10, 10), size, subsets, np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_give_what_their_values_give(dtype: torch.dtype) -> None:
+    random = np.random.default_rng(1)
+    first, second = (torch.from_numpy(random.normal(size=(60, 16)) + 900).to(dtype) for _ in range(2))
+    subsets = list(draw_subsets((60, 60), 40, 3, random))
+    found = kernel_distance(first, second, subsets)
+    assert np.isfinite(found.mean)
+    assert found == kernel_distance(first.float(), second.float(), subsets)
+
+
 def test_inputs_that_do_not_fit_are_refused() -> None:
     rows = features(5, 3, seed=1)
     pairs = [(np.arange(3), np.arange(3))]

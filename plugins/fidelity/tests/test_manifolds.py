@@ -148,6 +148,17 @@ def test_float32_is_shifted_before_products_cancel(offset: float) -> None:
     assert manifold_scores(real, generated) == manifold_scores(real, generated, precision="float64")
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_give_what_their_values_give(dtype: torch.dtype) -> None:
+    random = np.random.default_rng(1)
+    first, second = (
+        torch.from_numpy(random.normal(size=(count, 16)) * np.r_[1e3, np.ones(15)] + 500).to(dtype)
+        for count in (120, 150)
+    )
+    assert manifold_scores(first, second) == manifold_scores(first.float(), second.float())
+    assert torch.equal(neighbour_distances(first, 4), neighbour_distances(first.float(), 4))
+
+
 def test_the_stated_error_of_float32_holds() -> None:
     rows = features(600, 512, seed=1, offset=3.0)
     exact = neighbour_distances(rows, 5, precision="float64")

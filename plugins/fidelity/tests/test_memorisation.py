@@ -45,6 +45,18 @@ def test_neighbours_are_those_of_loops(monkeypatch: pytest.MonkeyPatch, block: i
     assert np.allclose(found.distances, distances, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_have_the_neighbours_of_their_values(dtype: torch.dtype) -> None:
+    draw = torch.Generator().manual_seed(0)
+    rows, others = (1e3 * torch.randn(count, 16, generator=draw).to(dtype) for count in (30, 50))
+    for found, expected in (
+        (nearest(rows, others), nearest(rows.float(), others.float())),
+        (nearest_other(rows), nearest_other(rows.float())),
+    ):
+        assert torch.equal(found.indices, expected.indices)
+        assert torch.equal(found.distances, expected.distances)
+
+
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_few_rows_have_neighbours_too(count: int) -> None:
     rows = drawn(count)

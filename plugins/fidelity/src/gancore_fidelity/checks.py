@@ -41,6 +41,11 @@ def check_features(features: Tensor, what: str, before: int = 0) -> None:
         )
 
 
+def at_least_float32(features: Tensor) -> Tensor:
+    """Half types as float32: in these, sums of squares and cubes overflow or lose all digits."""
+    return features.to(torch.promote_types(features.dtype, torch.float32))
+
+
 def check_pair(first: Tensor, second: Tensor, first_what: str, second_what: str) -> None:
     """:func:`check_features` of both, and one D. Raises ValueError and DataError as there."""
     check_features(first, first_what)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gancore.api import ConfigError
-from gancore_fidelity.checks import check_pair
+from gancore_fidelity.checks import at_least_float32, check_pair
 
 _BLOCK = 256
 
@@ -52,8 +52,8 @@ def kernel_distance(
 ) -> KernelDistance:
     """KID of features (N, D) and (M, D), of one floating type.
 
-    Kernels are computed in the type of the features. With float32 the result is off by some 1e-8 of the mean
-    kernel.
+    Kernels are computed in the type of the features, of half types in float32. With float32 the result is off by
+    some 1e-8 of the mean kernel.
 
     Args:
         subsets: rows of the first and of the second set, m each; from :func:`draw_subsets`.
@@ -64,6 +64,7 @@ def kernel_distance(
     check_pair(first, second, "the generated samples", "the reals")
     if first.dtype != second.dtype:
         raise ValueError(f"features are {first.dtype} and {second.dtype}; expected one type")
+    first, second = at_least_float32(first), at_least_float32(second)
     values = [
         squared_discrepancy(
             first.index_select(0, torch.from_numpy(x)), second.index_select(0, torch.from_numpy(y))

@@ -192,11 +192,11 @@ def _merge(best: Tensor, tile: Tensor) -> None:
 
 
 def _mean(features: Tensor) -> Tensor:
-    """Of all rows, float64; in blocks, since torch converts a whole tensor before it sums."""
+    """Of all rows, summed in float64 in blocks, since torch converts a whole tensor first; float32 at least."""
     total = torch.zeros(features.shape[1], dtype=torch.float64)
     for start in range(0, len(features), _BLOCK):
         total += features[start : start + _BLOCK].double().sum(0)
-    return (total / len(features)).to(features.dtype)
+    return (total / len(features)).to(torch.promote_types(features.dtype, torch.float32))
 
 
 def _share(which: Tensor) -> float:

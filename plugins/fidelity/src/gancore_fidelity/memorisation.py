@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gancore.api import DataError
-from gancore_fidelity.checks import check_pair
+from gancore_fidelity.checks import at_least_float32, check_pair
 
 PIXEL_SIDE = 32
 """Larger images are compared by pixels at this side."""
@@ -31,6 +31,7 @@ class Neighbours:
 def nearest(rows: Tensor, others: Tensor) -> Neighbours:
     """The nearest of ``others`` (M, D) to each of ``rows`` (N, D), by Euclidean distance, in blocks."""
     check_pair(rows, others, "the generated samples", "the reference")
+    rows, others = at_least_float32(rows), at_least_float32(others)
     found = [_least(rows[start : start + _BLOCK], others, None) for start in range(0, len(rows), _BLOCK)]
     return _joined(found)
 
@@ -44,6 +45,7 @@ def nearest_other(rows: Tensor) -> Neighbours:
     check_pair(rows, rows, "the reference", "the reference")
     if len(rows) < 2:
         raise DataError(f"{len(rows)} reference image has no neighbour; expected at least 2")
+    rows = at_least_float32(rows)
     return _joined([_least(rows[start : start + _BLOCK], rows, start) for start in range(0, len(rows), _BLOCK)])
 
 
