@@ -227,7 +227,7 @@ def evaluate_folder(
         if data.image_size not in (0, size):
             raise DataError(
                 f"the images of '{source}' are {size}x{size}, and the reference was asked for at "
-                f"{data.image_size}x{data.image_size}; leave --image-size out, or generate at that size"
+                f"{data.image_size}x{data.image_size}; leave data.image_size out, or generate at that size"
             )
         dataset = open_dataset(dataclasses.replace(data, image_size=size), progress)
     except BaseException:

@@ -77,7 +77,7 @@ def evaluate(
         _refuse_out(out)
     is_run = (target / "config.toml").is_file()
     if not is_run:
-        _refuse(target, data, step=step, raw=raw, trunc=trunc)
+        _refuse(target, data, {"--step": step, "--raw": raw or None, "--trunc": trunc, "--held-out": held_out})
     with Reporter() as reporter:
         reporter.stage("starting")
         from gancore.plugin_manager import discover
@@ -110,8 +110,10 @@ def evaluate(
                 **common,
             )
         else:
-            given = {"source": data, **given, **({"held_out": held_out} if held_out else {})}
-            found = evaluation.evaluate_folder(str(target), registry, _data_options(given), **common)
+            if "held_out" in given:
+                raise ConfigError("-o data.held_out is for a run: what it is for looks at D; leave it out")
+            options = _data_options({"source": data, **given})
+            found = evaluation.evaluate_folder(str(target), registry, options, **common)
     try:  # kept first: whoever reads the output may have gone; shown in any case: the folder may be read-only
         if out is not None:
             _write(found, out)
@@ -158,13 +160,12 @@ def _short(value: object) -> str:
     return f"{text[:12]}…" if len(text) == 64 else text
 
 
-def _refuse(target: Path, data: str | None, *, step: int | None, raw: bool, trunc: float | None) -> None:
-    """What a folder of images cannot be asked."""
+def _refuse(target: Path, data: str | None, flags: Mapping[str, object]) -> None:
+    """What a folder of images, which has no generator and no D, cannot be asked."""
     if not target.exists():
         raise ConfigError(f"'{target}' not found: expected a run folder, or a folder or zip of generated images")
-    flags = {"--step": step is not None, "--raw": raw, "--trunc": trunc is not None}
-    for flag, is_given in flags.items():
-        if is_given:
+    for flag, value in flags.items():
+        if value is not None:
             raise ConfigError(f"{flag} is for a run, and '{target}' holds no config.toml: leave it out")
     if data is None:
         raise ConfigError(

@@ -51,7 +51,7 @@ class Generated:
         if self.shape[0] > colours:
             raise DataError(
                 f"the images of '{self.name}' have colour, and the reference '{reference.name}' is grey: to "
-                "compare them in colour, say --channels rgb"
+                "compare them in colour: -o data.channels=rgb"
             )
 
         def batches(count: int, seed: int, batch: int) -> Iterator[Tensor]:

@@ -108,6 +108,8 @@ def test_a_folder_of_images_is_measured_against_data(gan, tmp_path: Path) -> Non
         (("made",), 2, "is no run (it holds no config.toml); to measure a folder of generated images"),
         (("made", "--data", "digits", "--step", "3"), 2, "--step is for a run"),
         (("made", "--data", "digits", "--raw"), 2, "--raw is for a run"),
+        (("made", "--data", "digits", "--held-out", "digits"), 2, "--held-out is for a run"),
+        (("made", "--data", "digits", "-o", "data.held_out=digits"), 2, "-o data.held_out is for a run"),
         (("made", "--data", "digits", "-o", "data.fit=rond"), 2, "fit"),
         (("made", "--data", "digits", "-o", "data.image_size=32"), 4, "are 16x16, and the reference was asked"),
         (("made", "--data", "nowhere"), 4, "data 'nowhere' not found"),
