@@ -20,7 +20,15 @@ from gancore import checkpoint, pictures
 from gancore.advice import Advisor
 from gancore.assembly import Session, environment
 from gancore.drift import drifted
-from gancore.errors import CheckpointError, DivergedError, Interrupted, Preempted
+from gancore.errors import (
+    CheckpointError,
+    ConfigError,
+    DivergedError,
+    GancoreError,
+    Interrupted,
+    Preempted,
+    nearest,
+)
 from gancore.evaluation import Evaluation, evaluate
 from gancore.method import load_method_state, method_state
 from gancore.networks.protocols import Generator
@@ -68,6 +76,8 @@ def fit(session: Session, folder: RunFolder, report: Report | None = None) -> No
             if report is not None:
                 report(Tick(0, steps, 0, 0.0, 0.0, {}, picture))
             last_time = time.monotonic()
+        elif _evaluation_failed(session, folder):
+            _evaluate(session, folder, sinks)
         while trainer.step_index < steps:
             trainer.train_step()
             step = trainer.step_index
@@ -217,11 +227,41 @@ def plugin_versions(session: Session) -> dict[str, dict[str, str]]:
 
 
 def _evaluate(session: Session, folder: RunFolder, sinks: Sinks) -> None:
-    row = keep_evaluation(folder, evaluate(session))
+    """Measure, and keep the result. Where it fails training ends, and is saved first."""
+    step = session.trainer.step_index
+    try:
+        found = evaluate(session)
+        if step == 0:
+            _check_best(session, found)
+    except GancoreError as error:
+        if step == 0 or step in checkpoint.steps(folder.checkpoints):
+            raise
+        with contextlib.suppress(GancoreError):  # the first error is the one to tell
+            snapshot(session, folder)
+            error.args = (f"{error}. Saved at step {step}; once it is mended: gan resume {folder.path}",)
+        raise
+    row = keep_evaluation(folder, found)
     folder.append_metrics(row)
     sinks.row(row)
     for name, picture in row.get("pictures", {}).items():
         sinks.picture(row["step"], name, folder.path / picture["file"], picture["caption"])
+
+
+def _check_best(session: Session, found: Evaluation) -> None:
+    metric = session.config.output.keep_best
+    if metric and metric not in found.metrics:
+        raise ConfigError(
+            f"output.keep_best = '{metric}' is not measured{nearest(metric, found.metrics)}; measured are: "
+            f"{', '.join(found.metrics) or 'none'}"
+        )
+
+
+def _evaluation_failed(session: Session, folder: RunFolder) -> bool:
+    """Whether the run was saved at a step whose measurement failed: it is made up for."""
+    step, every = session.trainer.step_index, session.config.output.evaluate_every
+    if not every or step % every:
+        return False
+    return not any("metrics" in row and row["step"] == step for row in folder.read_metrics())
 
 
 @contextlib.contextmanager

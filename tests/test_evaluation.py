@@ -302,6 +302,39 @@ def test_pictures_of_every_mode_are_kept(tmp_path: Path, mode: str) -> None:
         assert kept.size == (4, 4)
 
 
+def test_training_is_saved_before_a_failed_measurement_ends_it(tmp_path: Path) -> None:
+    faults: list[int] = []
+
+    def flaky(method, samples):
+        if samples.step in faults:
+            raise ValueError("no such thing")
+        return {"mean": float(samples.generate(4, 0).mean())}
+
+    registry = registry_with(broken("evaluate", flaky))
+    given = {"output.evaluate_every": 3, "output.snap": 5, "train.steps": 5, "output.log_every": 1}
+    unbroken, stopped = tmp_path / "unbroken", tmp_path / "stopped"
+    gancore.train(tiny_config(["broken"], given), outdir=unbroken, registry=registry)
+    faults.append(3)
+    with pytest.raises(PluginError, match=r"no such thing. Saved at step 3; once it is mended: gan resume"):
+        gancore.train(tiny_config(["broken"], given), outdir=stopped, registry=registry)
+    faults.clear()
+    resume(stopped, registry=registry)
+    rows, again = (
+        [{**row, "images_per_second": 0} for row in RunFolder(path).read_metrics()]
+        for path in (unbroken, stopped)
+    )
+    assert rows == again
+    assert [row["step"] for row in rows if "metrics" in row] == [0, 3, 5]
+
+
+def test_a_best_that_is_never_measured_is_found_before_training(tmp_path: Path, registry) -> None:
+    given = {"output.evaluate_every": 2, "output.keep_best": "brightnes"}
+    with pytest.raises(
+        ConfigError, match="'brightnes' is not measured.*did you mean 'brightness'.*measured are: "
+    ):
+        gancore.train(tiny_config(["brightness"], given), outdir=tmp_path / "run", registry=registry)
+
+
 # Folders of images.
 
 
