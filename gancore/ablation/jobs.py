@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import tomllib
 from collections.abc import Iterator
@@ -128,14 +129,15 @@ def status(folder: AblationFolder, plan: Plan, job: Job) -> Status:
         what = _diverged(run)
         return Status("diverged", saved, what) if what else Status("started", saved)
     record = read_json(folder.record(job))
-    if record is not None and record.get("request") == plan.request:
+    if record is not None and record.get("request") == plan.request and _can_be_compared(record.get("row")):
         return Status("done", saved, row=record["row"])
     return Status("trained", saved)
 
 
 def keep_evaluation(folder: AblationFolder, plan: Plan, job: Job) -> bool:
     """Note the newest evaluation of a trained run as the one that counts; False when there is none at its end."""
-    rows = [row for row in folder.run(job).read_evaluations() if row.get("step") == plan.steps and row["metrics"]]
+    found = folder.run(job).read_evaluations()
+    rows = [row for row in found if row["step"] == plan.steps and _can_be_compared(row)]
     if not rows:
         return False
     record = {"request": plan.request, "row": rows[-1]}
@@ -254,6 +256,19 @@ def _final_meta(folder: AblationFolder, plan: Plan, job: Job) -> dict[str, Any]:
     from gancore import checkpoint
 
     return checkpoint.read_meta(folder.run(job).checkpoints / f"step-{plan.steps:08d}.json")
+
+
+def _can_be_compared(row: object) -> bool:
+    """Whether an evaluation has metrics that are numbers, each with its protocol; a damaged one is made again."""
+    if not isinstance(row, dict):
+        return False
+    metrics, protocols = row.get("metrics"), row.get("protocols")
+    if not isinstance(metrics, dict) or not isinstance(protocols, dict) or not metrics:
+        return False
+    return all(
+        isinstance(value, int | float) and math.isfinite(value) and isinstance(protocols.get(name), dict)
+        for name, value in metrics.items()
+    )
 
 
 def _newest(run: RunFolder) -> int:

@@ -163,6 +163,9 @@ def load_plan(path: Path) -> Plan:
         if document["format"] != FORMAT:
             raise CheckpointError(f"'{path}' has format {document['format']}; this gancore reads {FORMAT}")
         values = {key: value for key, value in document.items() if key != "format"}
-        return Plan(**{**values, "seeds": tuple(values["seeds"]), "observers": tuple(values["observers"])})
+        plan = Plan(**{**values, "seeds": tuple(values["seeds"]), "observers": tuple(values["observers"])})
+        if plan.steps < 1 or not plan.seeds:
+            raise ValueError(f"{plan.steps} steps, seeds {plan.seeds}")
+        return plan
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"'{path}' holds no plan of an ablation: {type(error).__name__}: {error}") from None

@@ -210,6 +210,7 @@ def _notes(
         for job in jobs:
             step = f" after step {found[job].step:,}" if found[job].step else ""
             notes.append(f"{job} {state}{step} and is in no mean: {found[job].what}")
+    notes += _unpaired(plan, metrics)
     unfinished = [job for job, one in found.items() if one.state in ("waiting", "started", "trained")]
     if unfinished:
         notes.append(f"{len(unfinished)} of {len(found)} runs are not over yet")
@@ -226,6 +227,18 @@ def _notes(
         notes.append(f"runs were made with several versions of torch: {', '.join(torches)}")
     notes += [f"arm '{arm}' was left out: {why}" for arm, why in plan.skipped.items()]
     return notes
+
+
+def _unpaired(plan: Plan, metrics: Mapping[str, Any]) -> list[str]:
+    """Arms whose difference is over fewer seeds than their mean or the baseline's, so that it is not theirs."""
+    notes: dict[str, None] = {}
+    for metric in metrics.values():
+        base = metric["arms"][plan.baseline]["values"]
+        for arm, found in metric["arms"].items():
+            both = list(found["differences"])
+            if both and len(both) < max(len(found["values"]), len(base)):
+                notes[f"{arm}: the difference is over the seeds that both arms have, {', '.join(both)}"] = None
+    return list(notes)
 
 
 def _without_spread(metric: Mapping[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from gancore.ablation import prepare as preparation
 from gancore.ablation.check import Answer, CheckError
 from gancore.ablation.jobs import AblationFolder
-from gancore.ablation.plan import extend, label, load_plan
+from gancore.ablation.plan import extend, label, load_plan, save_plan
 from gancore.ablation.prepare import prepare
 from gancore.errors import CheckpointError, ConfigError, DataError
 
@@ -200,3 +201,12 @@ def test_a_metric_that_is_not_measured_is_found_before_runs_begin(plan_of, tmp_p
     with pytest.raises(ConfigError, match=r"--metric fidd: it was not measured \(did you mean 'fid'\?\)"):
         prepared(tmp_path / "new", plan_of(), chosen=["kid", "fidd"])
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("change", [{"baseline": "gone"}, {"seeds": []}, {"arms": {}}, {"arms": []}])
+def test_a_plan_that_was_changed_by_hand(plan_of, tmp_path, change):
+    path = tmp_path / "plan.json"
+    save_plan(path, plan_of())
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **change}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="holds no plan of an ablation"):
+        load_plan(path)

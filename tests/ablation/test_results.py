@@ -216,3 +216,34 @@ def test_markdown_can_be_pasted(finished):
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 6
     assert len({row.count("|") for row in rows}) == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda record: record["row"]["metrics"].update(fid=None),
+        lambda record: record["row"]["metrics"].update(fid=math.nan),
+        lambda record: record["row"]["metrics"].update(fid="low"),
+        lambda record: record["row"].pop("metrics"),
+        lambda record: record["row"].pop("protocols"),
+        lambda record: record["row"]["protocols"].clear(),
+        lambda record: record.pop("row"),
+    ],
+)
+def test_a_damaged_record_counts_as_not_measured(finished, damage):
+    place, plan = finished(scores, seeds=(0, 1), plugins=("r1",))
+    path = place.record(Job(1, "r1"))
+    record = json.loads(path.read_bytes())
+    damage(record)
+    path.write_text(json.dumps(record), encoding="utf-8")
+    results = collect(place, plan)
+    assert [job["state"] for job in results["jobs"]].count("trained") == 1
+    assert results["metrics"]["fid"]["arms"]["r1"]["difference"]["seeds"] == 1
+
+
+def test_a_difference_over_fewer_seeds_than_the_means_says_so(finished):
+    results = collect(*finished(scores, codes={("r1", 0): [5], ("baseline", 2): [5]}, plugins=("r1",)))
+    assert results["metrics"]["fid"]["arms"]["r1"]["difference"]["seeds"] == 2
+    assert "r1: the difference is over the seeds that both arms have, 1, 3" in results["notes"]
+    whole = collect(*finished(scores, seeds=(0, 1), plugins=("hinge",)))
+    assert not any("both arms" in note for note in whole["notes"])
