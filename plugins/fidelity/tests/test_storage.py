@@ -68,6 +68,17 @@ def test_a_damaged_file_is_never_used(tmp_path: Path, where: str) -> None:
     assert words.get(where, "cut off") in str(caught.value)
 
 
+def test_an_altered_record_is_seen(tmp_path: Path) -> None:
+    storage, key = Storage(tmp_path), {"of": "this"}
+    storage.write("kind", key, {"a": torch.arange(4)}, {"accuracy": 0.95})
+    path = storage.path("kind", key)
+    content = path.read_bytes()
+    assert content.count(b"0.95") == 1
+    path.write_bytes(content.replace(b"0.95", b"0.15"))
+    with pytest.raises(Damaged, match="its checksum is wrong"):
+        storage.read("kind", key)
+
+
 def test_the_digest_sees_names_types_shapes_and_values() -> None:
     base = {"a": torch.tensor([1.0, 2.0])}
     others = [

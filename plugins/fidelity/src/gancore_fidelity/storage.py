@@ -18,6 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+FORMAT = 2
+"""Of a file; files of another one have other names, and are left alone."""
+
 _RECORD = "gancore"
 """The one key of a file's metadata: with two keys the same content would give different bytes."""
 
@@ -72,7 +75,7 @@ class Storage:
 
     def path(self, kind: str, key: Mapping[str, Any]) -> Path:
         """Where the tensors of ``key`` are, or would be."""
-        return self.folder / f"{kind}-{digest(key)[:24]}.safetensors"
+        return self.folder / f"{kind}-{digest({'format': FORMAT, 'key': key})[:24]}.safetensors"
 
     def read(self, kind: str, key: Mapping[str, Any]) -> Stored | None:
         """What :meth:`write` kept under this key, or None.
@@ -96,7 +99,7 @@ class Storage:
             raise Damaged(f"{path} is cut off or is no file of this cache ({error})") from None
         if known != json.loads(json.dumps(key)):
             raise Damaged(f"{path} is of another key")
-        if tensor_digest(tensors) != checksum:
+        if _checksum(tensors, record) != checksum:
             raise Damaged(f"{path} was altered: its checksum is wrong")
         return Stored(tensors, record)
 
@@ -109,8 +112,12 @@ class Storage:
             OSError: the folder cannot be written; what was there stays.
         """
         kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        about = json.dumps({"key": key, "sha256": tensor_digest(kept), "record": record}, sort_keys=True)
+        about = json.dumps({"key": key, "sha256": _checksum(kept, record), "record": record}, sort_keys=True)
         write_whole(self.path(kind, key), save(kept, {_RECORD: about}))
+
+
+def _checksum(tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> str:
+    return digest({"tensors": tensor_digest(tensors), "record": record})
 
 
 def write_whole(path: Path, content: bytes) -> None:
