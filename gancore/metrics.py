@@ -52,6 +52,7 @@ class Samples:
         dataset: the reference, as the run sees it.
         step, images_seen: where in the run this is.
         num_classes: of the generator; 0 when it is unconditional.
+        trained_on: digest of the set that D was trained on; the reference may be another. "" where nobody knows.
         limit: the most samples that there are; None for as many as one asks for.
         discriminator: in evaluation mode; None for a folder of images.
         device: where networks are, and where a method may compute.
@@ -64,6 +65,7 @@ class Samples:
     step: int = 0
     images_seen: int = 0
     num_classes: int = 0
+    trained_on: str = ""
     limit: int | None = None
     discriminator: Discriminator | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

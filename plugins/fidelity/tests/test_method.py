@@ -418,6 +418,14 @@ def test_the_gap_is_that_of_d_s_logits(trained: Any, cache: Path) -> None:
     assert scores["probe_accuracy"].protocol["test_digest"] == other.digest
 
 
+def test_another_reference_than_the_training_set_has_no_gap(trained: Any, cache: Path) -> None:
+    other = open_dataset(DataOptions(conditional=True, fraction=0.2))
+    samples = of_session(trained, open_held_out=lambda: other, trained_on="0" * 64)
+    scores = only_d(cache).evaluate(samples=samples)
+    assert "d_gap" not in scores
+    assert any("D was not trained on the reference" in note for note in samples.notes)
+
+
 def test_held_out_data_without_labels_leaves_the_gap_of_a_conditional_d_out(trained: Any, cache: Path) -> None:
     samples = of_session(trained, open_held_out=lambda: open_dataset(DataOptions(fraction=0.2)))
     assert "d_gap" not in only_d(cache, probe=False).evaluate(samples=samples)

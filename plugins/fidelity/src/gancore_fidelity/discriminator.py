@@ -40,6 +40,9 @@ def _gap(samples: Samples, network: Discriminator) -> dict[str, Score]:
     held_out, data = samples.held_out, samples.dataset
     if held_out is None:
         return {}
+    if samples.trained_on not in ("", data.digest):
+        samples.note(f"D was not trained on the reference '{data.name}': its gap is left out")
+        return {}
     if network.num_classes and held_out.labels is None:
         samples.note(f"D has classes, and the held-out set '{held_out.name}' no labels: its gap is left out")
         return {}
