@@ -70,7 +70,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(f"compute.device = {name!r}: expected auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    # torch keeps the index in a signed byte: cuda:999 becomes a device below 0.
+    if device.type == "cuda" and int(name.partition(":")[2] or 0) >= torch.cuda.device_count():
         raise DeviceError(
             f"device '{name}' was asked for; this machine has {torch.cuda.device_count()} CUDA devices"
         )

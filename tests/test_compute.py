@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gancore import compute
-from gancore.compute import choose, has_fast_bf16
-from gancore.errors import CheckpointError
+from gancore.compute import choose, choose_device, has_fast_bf16
+from gancore.errors import CheckpointError, ConfigError, DeviceError
 from gancore.run import resume, train
 from gancore.sections import ComputeOptions
 from gancore.testing import (
@@ -19,6 +19,18 @@ from gancore.testing import (
     tiny_session,
     training_tensors,
 )
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "cuda:999", "cuda:100000"])
+def test_a_device_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(DeviceError, match=f"device '{name}' was asked for; this machine has"):
+        choose_device(name)
+
+
+@pytest.mark.parametrize("name", ["quantum", "cuda:-1", "cuda:x", "meta", ""])
+def test_what_is_no_device_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="expected auto, cpu, cuda or cuda:N"):
+        choose_device(name)
 
 
 @pytest.fixture(params=[True, False], ids=["fast bf16", "no fast bf16"])
