@@ -1,8 +1,7 @@
-"""Runs in their folders: resume bit for bit, drift, divergence, signals, a full disk."""
+"""Runs in their folders: resume bit for bit, divergence, signals, a full disk."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from methods_for_tests import ALL, broken
+from methods_for_tests import broken
+from training_for_tests import REGISTRY, copy_of, finished_run, forget_after, newest, rows, train
 
 import gancore
 from gancore import checkpoint, run
@@ -26,31 +26,17 @@ from gancore.errors import (
     Preempted,
     RunFolderError,
 )
-from gancore.testing import different, registry_with, tiny_config
-
-REGISTRY = registry_with(*ALL)
+from gancore.testing import different, registry_with
 
 
-def train(path: Path, plugins=(), overrides: Mapping[str, Any] | None = None, registry=REGISTRY, **more):
-    given = {"output.log_every": 2, "output.snap": 2, "output.keep": 9, **(overrides or {})}
-    return gancore.train(tiny_config(plugins, given), outdir=path, registry=registry, **more)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished_run(tmp_path_factory.mktemp("finished") / "run")
 
 
-def newest(path: Path) -> checkpoint.Checkpoint:
-    return checkpoint.load_latest(path / "checkpoints")
-
-
-def forget_after(path: Path, step: int) -> None:
-    """Drop all checkpoints after a step, as a kill would."""
-    for later in checkpoint.steps(path / "checkpoints"):
-        if later > step:
-            for suffix in ("json", "safetensors"):
-                (path / "checkpoints" / f"step-{later:08d}.{suffix}").unlink()
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in lines]
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    return copy_of(finished, tmp_path / "run")
 
 
 CASES: Mapping[str, tuple[list[str], Mapping[str, Any]]] = {
@@ -119,81 +105,6 @@ def test_a_damaged_checkpoint_costs_only_what_came_after_the_previous(tmp_path: 
     assert len(resumed.notes) == 1
     assert "step-00000004.safetensors" in resumed.notes[0]
     assert not different(newest(tmp_path / "run").tensors, expected)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("finished") / "run"
-    train(path, ["head", "brighten"], {"data.conditional": True})
-    return path
-
-
-@pytest.fixture
-def copy(finished: Path, tmp_path: Path) -> Path:
-    shutil.copytree(finished, tmp_path / "run")
-    forget_after(tmp_path / "run", 2)
-    return tmp_path / "run"
-
-
-def edit_config(path: Path, old: str, new: str) -> None:
-    text = (path / "config.toml").read_text()
-    assert old in text
-    (path / "config.toml").write_text(text.replace(old, new))
-
-
-def test_a_changed_configuration_is_refused_with_both_values(copy: Path) -> None:
-    edit_config(copy, "batch = 8", "batch = 16")
-    with pytest.raises(CheckpointError, match="train.batch: 8 -> 16.*--allow-drift train.batch") as caught:
-        run.resume(copy, registry=REGISTRY)
-    assert caught.value.exit_code == 6
-    assert checkpoint.steps(copy / "checkpoints") == [0, 2]
-    run.resume(copy, registry=REGISTRY, allow_drift=("train.batch",))
-    assert newest(copy).step == 4
-
-
-def test_other_data_is_drift(copy: Path) -> None:
-    with pytest.raises(CheckpointError, match="data.fraction: 0.1 -> 0.5"):
-        run.resume(copy, registry=REGISTRY, overrides={"data.fraction": 0.5})
-    with pytest.raises(CheckpointError, match="data: the set's content.*--allow-drift data"):
-        run.resume(copy, registry=REGISTRY, overrides={"data.fraction": 0.5}, allow_drift=("data.fraction",))
-    run.resume(copy, registry=REGISTRY, overrides={"data.fraction": 0.5}, allow_drift=("data.fraction", "data"))
-
-
-def test_a_missing_plugin_is_refused_and_can_be_dropped(copy: Path) -> None:
-    without = registry_with(*[spec for spec in ALL if spec.name != "head"])
-    with pytest.raises(PluginError, match="unknown plugin 'head'.*pip install gancore-head") as caught:
-        run.resume(copy, registry=without)
-    assert caught.value.exit_code == 3
-    assert str(caught.value).endswith(f"or go on without it: gan resume {copy} --drop-plugin head")
-    run.resume(copy, registry=without, drop_plugins=("head",))
-    assert newest(copy).step == 4
-    assert "head" not in newest(copy).meta["plugins"]
-
-
-def test_dropping_the_objective_does_not_swap_it_in_silence(tmp_path: Path) -> None:
-    done = gancore.train(tiny_config(["hinge"]), registry=REGISTRY, outdir=tmp_path / "run")
-    longer = {"train.steps": 6}
-    with pytest.raises(CheckpointError, match="'nonsaturating' would take its place.*--allow-drift plugins"):
-        run.resume(done.path, registry=REGISTRY, overrides=longer, drop_plugins=("hinge",))
-    again = {"drop_plugins": ("hinge",), "allow_drift": ("plugins",)}
-    run.resume(done.path, registry=REGISTRY, overrides=longer, **again)
-    assert newest(done.path).meta["config"]["plugins"] == ["nonsaturating"]
-
-
-def test_another_plugin_version_is_drift(copy: Path) -> None:
-    registry = registry_with(*ALL)
-    registry.origins["head"] = type(registry.origins["head"])("test", "1")
-    with pytest.raises(CheckpointError, match="head: version 0 -> 1"):
-        run.resume(copy, registry=registry)
-    run.resume(copy, registry=registry, allow_drift=("head",))
-
-
-def test_another_environment_is_refused_unless_allowed(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
-    with pytest.raises(CheckpointError, match="would not be bit-equal .threads: 1 -> 7.*--allow-inexact"):
-        run.resume(copy, registry=REGISTRY)
-    run.resume(copy, registry=REGISTRY, allow_inexact=True)
-    assert newest(copy).step == 4
 
 
 def test_a_folder_with_a_run_is_left_alone(copy: Path) -> None:
@@ -371,20 +282,6 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -
     assert rows(tmp_path / "whole") == rows(tmp_path / "cut")
 
 
-def test_unknown_names_to_drop_or_allow_are_refused(copy: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--drop-plugin haed: .*did you mean 'head'"):
-        run.resume(copy, registry=REGISTRY, drop_plugins=("haed",))
-    with pytest.raises(ConfigError, match=r"--allow-drift train.bach: .*did you mean 'train.batch'"):
-        run.resume(copy, registry=REGISTRY, allow_drift=("train.bach",))
-
-
-def test_a_damaged_configuration_is_named(copy: Path) -> None:
-    with open(copy / "config.toml", "a") as file:
-        file.write("x = [")
-    with pytest.raises(ConfigError, match="config.toml' is not valid TOML"):
-        run.resume(copy, registry=REGISTRY, overrides={"train.steps": 8})
-
-
 def test_training_leaves_threads_and_generators_as_they_were(tmp_path: Path) -> None:
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     with torch.no_grad():
@@ -415,18 +312,6 @@ def test_drawing_from_a_global_generator_is_refused(tmp_path: Path) -> None:
         action = lambda method, step, draw=draw: method.terms(t=step.d["real"].logits.mean() * draw())  # noqa: E731
         with pytest.raises(PluginError, match="draws from the global generator.*step.rng"):
             train(tmp_path / "run", ["broken"], registry=registry_with(broken("d_loss", action)))
-
-
-def test_another_optimiser_starts_afresh(copy: Path) -> None:
-    overrides = {"optimizer.d.name": "rmsprop", "optimizer.g.name": "sgd"}
-    run.resume(copy, registry=REGISTRY, overrides=overrides, allow_drift=tuple(overrides))
-    assert newest(copy).step == 4
-    assert not [name for name in newest(copy).tensors if name.endswith("/exp_avg")]
-
-
-def test_a_method_that_goes_to_weight_zero_leaves_the_run(copy: Path) -> None:
-    run.resume(copy, registry=REGISTRY, overrides={"head.weight": 0.0}, allow_drift=("methods.head.weight",))
-    assert newest(copy).step == 4
 
 
 def test_default_folders_are_claimed_one_by_one(tmp_path: Path) -> None:
