@@ -13,12 +13,12 @@ from runs_for_tests import tick, write_run
 pytest.importorskip("matplotlib", reason="needs the extra gancore[report]")
 pytest.importorskip("jinja2", reason="needs the extra gancore[report]")
 
-from gancore.cli.report import report
+from gancore.cli.main import cli
 from gancore.errors import CheckpointError, ConfigError, RunFolderError
 
 
 def run(*arguments: object):
-    result = CliRunner().invoke(report, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(cli, ["report", *map(str, arguments)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
