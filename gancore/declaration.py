@@ -110,7 +110,7 @@ class LatentSet:
 
 @dataclass(frozen=True)
 class Watch:
-    """What a method reads beside its terms: ``observe`` and ``after_*_step`` hooks have no term to hang reads on."""
+    """What a method reads beside terms: ``observe`` and ``after_*_step`` hooks have no term to hang reads on."""
 
     method: str
     network: Network
