@@ -56,7 +56,7 @@ def refuse_drift(
     if added and "plugins" not in allowed:
         lines.append(f"plugins: the run is left without its objective, and '{added[0]}' would take its place")
     for name, version in found.meta["plugins"].items():
-        if name in registry.methods and registry.methods[name].observer:
+        if registry.observes(name):
             continue
         installed = registry.origins.get(name)
         if installed and name not in dropped and name not in allowed and installed.version != version["version"]:
@@ -71,7 +71,7 @@ def refuse_drift(
 
 def _without_observers(flat: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
     """A configuration without the methods that only measure: they change no bit of a run."""
-    watching = {name for name in flat["plugins"] if name in registry.methods and registry.methods[name].observer}
+    watching = {name for name in flat["plugins"] if registry.observes(name)}
     kept = {
         key: value for key, value in flat.items() if key.split(".")[:2] not in [["methods", n] for n in watching]
     }

@@ -301,7 +301,7 @@ def _installed(registry: Registry) -> list[str]:
 
 
 def _observers_of(plugins: Sequence[str], registry: Registry) -> list[str]:
-    named = [name for name in plugins if name in registry.methods and registry.methods[name].observer]
+    named = [name for name in plugins if registry.observes(name)]
     return named or _installed(registry)
 
 

@@ -55,6 +55,10 @@ class Registry:
         hint = nearest(name, self.methods)
         raise PluginError(f"unknown plugin '{name}'{hint}; to install it: pip install gancore-{name}")
 
+    def observes(self, name: str) -> bool:
+        """Whether this is an installed method that only measures."""
+        return name in self.methods and self.methods[name].observer
+
     def network(self, name: str) -> NetworkSpec:
         """The spec of a network, or :class:`PluginError` with the nearest name."""
         if name in self.networks:

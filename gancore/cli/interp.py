@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gancore.cli.console import Reporter
+from gancore.cli.options import truncation_option
 from gancore.cli.sample import (
     default_path,
     make_folder,
@@ -61,13 +62,7 @@ KINDS = (".gif", ".mp4", ".png")
     metavar="CLASS",
     help="Name or index; several with commas, one a stop in turn.  [default: one class a tile]",
 )
-@click.option(
-    "--trunc",
-    type=click.FloatRange(0, min_open=True),
-    default=1.0,
-    metavar="FACTOR",
-    help="Factor on the latents; below 1 is less varied and more typical.  [default: 1]",
-)
+@truncation_option
 @click.option(
     "--path",
     "way",

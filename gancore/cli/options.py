@@ -108,6 +108,17 @@ def set_option(function: F) -> F:
     )(function)
 
 
+def truncation_option(function: F) -> F:
+    """``--trunc`` of the commands that show samples."""
+    return click.option(
+        "--trunc",
+        type=click.FloatRange(0, min_open=True),
+        default=1.0,
+        metavar="FACTOR",
+        help="Factor on the latents; below 1 is less varied and more typical.  [default: 1]",
+    )(function)
+
+
 def config_options(function: F) -> F:
     """The arguments of ``train`` and ``plan``: ``[CONFIG.toml]``, the flags, ``-p``, ``-o``."""
     length = FLAGS[: _index("train.steps") + 1], FLAGS[_index("train.steps") + 1 :]

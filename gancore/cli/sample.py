@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gancore.cli.console import Reporter
+from gancore.cli.options import truncation_option
 from gancore.errors import ConfigError, RunFolderError
 
 if TYPE_CHECKING:
@@ -47,13 +48,7 @@ MOST_COLUMNS = 16
     metavar="CLASS",
     help="Name or index; several with commas, taken in turn.  [default: all classes in turn]",
 )
-@click.option(
-    "--trunc",
-    type=click.FloatRange(0, min_open=True),
-    default=1.0,
-    metavar="FACTOR",
-    help="Factor on the latents; below 1 is less varied and more typical.  [default: 1]",
-)
+@truncation_option
 @click.option(
     "--labels/--no-labels",
     default=None,

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from gancore.api import ConfigError, DivergedError, Samples, Score
+from gancore.api import ConfigError, DivergedError, Samples
 from gancore.data import DataOptions, open_dataset
-from gancore.metrics import gather
 from gancore.options import resolve_options
 from gancore.testing import run_steps, tiny_session
 from gancore_fidelity import SPEC
@@ -22,11 +21,6 @@ from gancore_fidelity.options import FidelityOptions
 def method(cache: Path, /, **given: Any) -> Fidelity:
     options, _ = resolve_options(FidelityOptions, {"cache": str(cache), **given}, where="fidelity.")
     return Fidelity(SPEC, options)
-
-
-def measured(cache: Path, samples: Samples, /, **given: Any) -> dict[str, Score]:
-    scores = method(cache, **given).evaluate(samples=samples)
-    return gather({"fidelity": scores}, {"data_digest": samples.dataset.digest})
 
 
 @pytest.fixture(scope="module")
