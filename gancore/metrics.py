@@ -21,6 +21,7 @@ from gancore.data.dataset import Dataset
 from gancore.errors import PluginError
 from gancore.networks.protocols import Discriminator
 from gancore.sampling import BATCH, class_of
+from gancore.text import fact
 
 Better = Literal["lower", "higher", ""]
 Fact = str | int | float | bool | None
@@ -176,7 +177,7 @@ def unlike(protocols: Mapping[str, Mapping[str, Any]]) -> list[str]:
         values = {label: protocol.get(key, _ABSENT) for label, protocol in protocols.items()}
         known = {label: value for label, value in values.items() if value is not None}
         if len({repr(_plain(value)) for value in known.values()}) > 1:
-            lines.append(f"{key}: " + ", ".join(f"{_shown(value)} ({label})" for label, value in known.items()))
+            lines.append(f"{key}: " + ", ".join(f"{fact(value)} ({label})" for label, value in known.items()))
     return lines
 
 
@@ -202,11 +203,6 @@ _ABSENT = _Absent()
 def _plain(value: object) -> object:
     """1.0 as 1: JSON that other programs wrote does not tell them apart."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _shown(value: object) -> str:
-    text = str(value)
-    return f"{text[:12]}…" if len(text) == 64 and set(text) <= set("0123456789abcdef") else text
 
 
 def _check_protocol(method: str, name: str, score: Score, known: Mapping[str, Fact]) -> None:

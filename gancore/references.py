@@ -9,9 +9,9 @@ from typing import Any
 from gancore.checkpoint import Checkpoint
 from gancore.data import DataOptions, open_dataset
 from gancore.data.dataset import Dataset
-from gancore.data.labels import listed
 from gancore.errors import CheckpointError, DataError, GancoreError
 from gancore.options import option_fields
+from gancore.text import listed
 
 
 def data_options(flat: Mapping[str, Any], now: Mapping[str, Any]) -> DataOptions:

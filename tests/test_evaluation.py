@@ -106,7 +106,7 @@ def test_unlike_protocols_are_named_fact_by_fact() -> None:
     shorter = {key: value for key, value in one.items() if key != "backbone"}
     assert unlike({"a": one, "b": shorter}) == ["backbone: x (a), not said (b)"]
     assert unlike({"a": {"x": 1}, "b": {"x": 1.0}}) == []
-    assert unlike({"a": {"x": 1}, "b": {"x": True}}) == ["x: 1 (a), True (b)"]
+    assert unlike({"a": {"x": 1}, "b": {"x": True}}) == ["x: 1 (a), yes (b)"]
 
 
 def test_a_run_is_measured_before_it_starts_on_the_way_and_at_its_end(run: Path) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 from gancore.ablation.jobs import AblationFolder, jobs_of, status
 from gancore.ablation.plan import Plan
 from gancore.ablation.results import shown_metrics
-from gancore.cli.console import plural, table
-from gancore.cli.eval import facts
+from gancore.text import facts, plural, table
 
 NOTHING = "-"
 COLUMNS = ("arm", "seeds", "mean [95 %]", "difference [95 %]", "p", "result", "ratio", "cost")

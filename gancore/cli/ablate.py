@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gancore.cli.ablate_options import SEEDS, TRAIN_FLAGS, Recording, options, parse_seeds
-from gancore.cli.console import Reporter, duration, is_terminal, plural
+from gancore.cli.console import Reporter, is_terminal
 from gancore.cli.exits import NO
 from gancore.cli.options import layers
 from gancore.errors import ConfigError
+from gancore.text import duration, plural
 
 if TYPE_CHECKING:
     from gancore.ablation.jobs import AblationFolder, Job, Status

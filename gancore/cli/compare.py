@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from gancore.cli.console import table
 from gancore.errors import ConfigError, nearest
+from gancore.text import table
 
 
 @click.command()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from gancore.text import duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -153,29 +155,3 @@ def describe_tick(images_per_second: float, moments: Mapping[str, Mapping[str, f
     losses = [f"{name[5:]} {moments[name]['mean']:.3f}" for name in sorted(moments) if name.startswith("loss/")]
     speed = f"{images_per_second:,.0f} images/s"
     return f"{speed}  loss {'  '.join(losses)}" if losses else speed
-
-
-def duration(seconds: float) -> str:
-    """``"42 s"``, ``"3 min 20 s"``, ``"2 h 05 min"``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def plural(count: int, noun: str) -> str:
-    """``"1 image"``, ``"2,000 images"``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ()) -> str:
-    """Left-aligned columns, two spaces apart; the last one is not padded."""
-    lines = [header, *rows] if header else list(rows)
-    if not lines:
-        return ""
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gancore.cli.console import Reporter, table
+from gancore.cli.console import Reporter
 from gancore.cli.exits import NO
+from gancore.text import table
 
 if TYPE_CHECKING:
     from gancore.ops.library import Device

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gancore.cli.console import Reporter, table
+from gancore.cli.console import Reporter
 from gancore.cli.options import parse_overrides, set_option
 from gancore.errors import ConfigError, RunFolderError
+from gancore.text import facts, table
 
 if TYPE_CHECKING:
     from gancore.evaluation import Evaluation
@@ -144,20 +145,7 @@ def as_text(target: Path, found: Evaluation) -> list[str]:
     return [*lines, *(f"note: {note}" for note in found.notes)]
 
 
-def facts(protocol: Mapping[str, Any]) -> str:
-    """A protocol in a line; what is not known is left out, a hash is cut short."""
-    shown = {key: value for key, value in protocol.items() if value is not None}
-    return ", ".join(f"{key} {_short(value)}" for key, value in shown.items())
-
-
 _MISSING = object()
-
-
-def _short(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return f"{text[:12]}…" if len(text) == 64 else text
 
 
 def _refuse(target: Path, data: str | None, flags: Mapping[str, object]) -> None:

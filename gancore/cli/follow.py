@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gancore.cli.console import Reporter, duration, plural
+from gancore.cli.console import Reporter
+from gancore.text import duration, plural
 
 if TYPE_CHECKING:
     from torch.nn import Module

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gancore.cli.console import Reporter, plural, table
+from gancore.cli.console import Reporter
 from gancore.cli.exits import NO
 from gancore.cli.main import SuggestingGroup
 from gancore.errors import ConfigError, GancoreError, nearest
 from gancore.ops.library import DEVICES, Device, cache, mode
+from gancore.text import plural, table
 
 if TYPE_CHECKING:
     from gancore.ops.library import OpLibrary

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gancore.cli.console import Reporter, duration, plural
+from gancore.cli.console import Reporter
 from gancore.cli.follow import networks, summary
 from gancore.cli.options import config_options
 from gancore.cli.plugins import pairs, pairs_text
 from gancore.cli.train import resolve_config
+from gancore.text import duration, plural
 
 if TYPE_CHECKING:
     from gancore.assembly import Session

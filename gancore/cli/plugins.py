@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gancore.cli.console import table
 from gancore.cli.exits import NO
 from gancore.cli.main import SuggestingGroup
 from gancore.cli.options import COMMAND_LINE, parse_overrides, set_option
@@ -25,6 +24,7 @@ from gancore.specs import (
     pairs_tested,
     warnings_of,
 )
+from gancore.text import table
 
 if TYPE_CHECKING:
     from gancore.plugin_manager import Registry

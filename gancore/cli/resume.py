@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from gancore.cli.console import plural
 from gancore.cli.follow import following
 from gancore.cli.options import FLAGS, add_options, flag_option, flag_values, parse_overrides, set_option
+from gancore.text import plural
 
 RESUME_KEYS = ("train.steps", "output.snap", "output.max_hours", "compute.threads", "compute.device")
 RESUME_FLAGS = tuple(flag for flag in FLAGS if flag.key in RESUME_KEYS)

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from gancore.cli.console import describe_tick, duration
+from gancore.cli.console import describe_tick
 from gancore.report.page import number
 from gancore.report.reading import RunRecord, curves, is_number, seconds_left, speed
 from gancore.report.sections import STATE_COLOURS, state_text
+from gancore.text import duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -11,9 +11,10 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from gancore.data.labels import LABEL_FILE, Classes, classes_of_files, plural
+from gancore.data.labels import LABEL_FILE, Classes, classes_of_files
 from gancore.data.pixels import BadImage, open_image, reason
 from gancore.errors import DataError
+from gancore.text import plural
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset({

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from gancore.errors import DataError
+from gancore.text import listed, plural
 
 LABEL_FILE = "dataset.json"
-NAMED = 20
 _LARGEST_LABEL = 99_999
 
 
@@ -48,19 +48,6 @@ class LabelledFiles(Protocol):
 
     def was_quarantined(self, path: str) -> bool:
         """Whether this file was moved away by an earlier run."""
-
-
-def plural(count: int, noun: str) -> str:
-    """``"1 file"``, ``"2 files"``."""
-    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
-    return f"{count:,} {noun}{ending}"
-
-
-def listed(items: Iterable[str]) -> str:
-    """Up to twenty items separated by commas, and how many more there are."""
-    known = list(items)
-    more = f" and {len(known) - NAMED:,} more" if len(known) > NAMED else ""
-    return ", ".join(known[:NAMED]) + more
 
 
 def classes_of_files(source: LabelledFiles, conditional: bool) -> Classes:

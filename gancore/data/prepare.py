@@ -16,7 +16,7 @@ from PIL import Image
 
 from gancore.data.dataset import Dataset, Digest, ImageSource, LazyDataset, MemoryDataset
 from gancore.data.files import FolderSource
-from gancore.data.labels import first_fraction, listed, plural
+from gancore.data.labels import first_fraction
 from gancore.data.options import DataOptions
 from gancore.data.pixels import (
     RESIZE_FILTER,
@@ -29,6 +29,7 @@ from gancore.data.pixels import (
     reason,
 )
 from gancore.errors import DataError
+from gancore.text import listed, plural
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gancore import __version__
-from gancore.cli.console import duration
 from gancore.errors import ConfigError
+from gancore.text import duration
 
 if TYPE_CHECKING:
     from jinja2 import Environment

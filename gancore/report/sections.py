@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gancore.cli.console import duration, plural
 from gancore.report.curves import Measured, typical_speed
 from gancore.report.page import number
 from gancore.report.reading import RunRecord, is_number, is_whole, seconds_left, speed, training_seconds
+from gancore.text import duration, plural
 
 DEFAULTS = ("default", "network default")
 STATE_COLOURS = {

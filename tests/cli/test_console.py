@@ -79,14 +79,3 @@ def test_dumb_terminal_gets_plain_lines(monkeypatch):
     monkeypatch.setattr(console.sys, "stderr", Terminal())
     monkeypatch.setenv("TERM", "dumb")
     assert not console.is_terminal()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")]
-)
-def test_duration(seconds, text):
-    assert console.duration(seconds) == text
-
-
-def test_table():
-    assert console.table([("a", "bb"), ("ccc", "d")], ("X", "Y")) == "X    Y\na    bb\nccc  d"
