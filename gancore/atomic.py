@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from gancore.errors import RunFolderError
 
@@ -15,17 +17,31 @@ def write_atomic(path: Path, payload: bytes) -> None:
     Raises:
         RunFolderError: the folder cannot be written; what was there stays.
     """
+    with replacing(path) as file:
+        file.write(payload)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write under a temporary name; flushed to disk and renamed when the block ends without an error.
+
+    Raises:
+        RunFolderError: the folder cannot be written; what was there stays.
+    """
     temporary = path.with_name(f".{path.name}.part")
     try:
-        with open(temporary, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise RunFolderError(
             f"cannot write '{path}': {error.strerror or error}; free space or check the rights, then resume"
         ) from None

@@ -171,10 +171,3 @@ def save_png(picture: Image.Image, path: Path) -> None:
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     write_atomic(path, buffer.getvalue())
-
-
-def save_each(images: Tensor, folder: Path, names: Sequence[str]) -> None:
-    """One PNG an image: (N, C, H, W) in [-1, 1], named ``names[i].png``."""
-    for tile, name in zip(to_uint8(images), names, strict=True):
-        picture = Image.fromarray(tile if tile.shape[2] == 3 else tile[:, :, 0])
-        save_png(picture, folder / f"{name}.png")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gancore.cli.console import Reporter
-from gancore.cli.options import parse_overrides, set_option
+from gancore.cli.options import parse_overrides, refuse_infinite, set_option
 from gancore.errors import ConfigError, RunFolderError
 from gancore.text import facts, table
 
@@ -39,6 +39,7 @@ DATA = "data."
 @click.option(
     "--trunc",
     type=click.FloatRange(0, min_open=True),
+    callback=refuse_infinite,
     metavar="FACTOR",
     help="Factor on the latents.  [default: 1]",
 )

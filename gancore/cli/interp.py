@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +11,8 @@ import click
 
 from gancore.cli.console import Reporter
 from gancore.cli.options import truncation_option
-from gancore.cli.sample import (
-    default_path,
-    make_folder,
-    parse_classes,
-    parse_seeds,
-    reference,
-    refuse_folder,
-    require_writable,
-)
+from gancore.cli.sample import parse_classes, parse_seeds, reference
+from gancore.cli.sample_files import default_path, make_folder, refuse_folder, require_writable
 from gancore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -119,7 +111,7 @@ def interp(
     """
     kind = out.suffix.lower() if out is not None else ".gif"
     strip = kind == ".png"
-    _refuse(out, kind, fps, trunc)
+    _refuse(out, kind, fps)
     rows, columns = parse_grid(grid)
     tiles = rows * columns
     chosen = seeds if seeds is not None else f"0-{(STOPS if tiles == 1 else tiles * STOPS // 2) - 1}"
@@ -187,13 +179,11 @@ def parse_grid(text: str | None) -> tuple[int, int]:
     return rows, columns
 
 
-def _refuse(out: Path | None, kind: str, fps: float | None, trunc: float) -> None:
+def _refuse(out: Path | None, kind: str, fps: float | None) -> None:
     """What can be told from the command line alone."""
     if out is not None:
         refuse_folder(out)
         require_writable(out.parent)
-    if not math.isfinite(trunc):
-        raise ConfigError(f"--trunc {trunc}: expected a finite number")
     if kind not in KINDS:
         raise ConfigError(f"--out '{out}': expected a name that ends in {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     if kind == ".png" and fps is not None:

@@ -5,6 +5,7 @@ Type, range, choices and help of a flag are those of the configuration key that 
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -108,11 +109,19 @@ def set_option(function: F) -> F:
     )(function)
 
 
+def refuse_infinite(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """A callback of options with a number: click lets infinity and NaN pass."""
+    if value is not None and not math.isfinite(value):
+        raise ConfigError(f"{parameter.opts[0]} {value}: expected a finite number")
+    return value
+
+
 def truncation_option(function: F) -> F:
     """``--trunc`` of the commands that show samples."""
     return click.option(
         "--trunc",
         type=click.FloatRange(0, min_open=True),
+        callback=refuse_infinite,
         default=1.0,
         metavar="FACTOR",
         help="Factor on the latents; below 1 is less varied and more typical.  [default: 1]",

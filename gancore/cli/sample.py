@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
+import contextlib
 import math
-import os
 import re
-import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +13,17 @@ import click
 
 from gancore.cli.console import Reporter
 from gancore.cli.options import truncation_option
-from gancore.errors import ConfigError, RunFolderError
+from gancore.cli.sample_files import (
+    Sink,
+    default_path,
+    each_in,
+    make_folder,
+    refuse_folder,
+    refuse_huge_grid,
+    require_writable,
+    zip_at,
+)
+from gancore.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,9 +34,6 @@ IMAGES, POINTS = 64, 2000
 """How many samples there are when nobody says."""
 
 MOST_SEEDS = 100_000
-
-LONGEST_NAME = 120
-"""Letters of a file's name that gan chooses; of a longer one the rest becomes a digest."""
 
 MOST_COLUMNS = 16
 """Classes that have a column each; of more, every tile has its class written below."""
@@ -99,6 +103,9 @@ def sample(
         require_writable(each)
     with Reporter() as reporter:
         reporter.stage("sampling")
+        import torch
+
+        from gancore import pictures
         from gancore import run as library
 
         loaded = library.load(run)
@@ -109,24 +116,40 @@ def sample(
             )
         number = len(chosen) if chosen is not None else count or (POINTS if points else IMAGES)
         classes = parse_classes(loaded, label)
-        images = _generate(loaded, number, chosen, seed or 0, classes, trunc, device)
+        grid = out is not None or not (each or archive)
+        if grid and not points:
+            refuse_huge_grid(number, *_shape(loaded)[1:])
         for note in loaded.notes:
             reporter.say(note)
-        which = f"seeds-{seeds}" if chosen is not None else f"seed-{seed or 0}-n-{number}"
-        names = [f"seed-{s:06d}" for s in chosen] if chosen is not None else [f"{i:06d}" for i in range(number)]
-        reporter.stage("writing")
-        written: list[Path] = []
-        if each is not None:
-            written.append(_write_each(images, each, names))
-        if archive is not None:
-            written.append(_write_zip(images, archive, names, in_turn(classes, number)))
-        if out is not None or not written:
+        kept: list[Tensor] = []
+        drawn = 0
+        with contextlib.ExitStack() as stack:
+            sinks: list[Sink] = [each_in(each)] if each is not None else []
+            if archive is not None:
+                sinks.append(stack.enter_context(zip_at(archive)))
+            if grid:
+                sinks.append(lambda images, names, labels: kept.append(images))
+            for images in _batches(loaded, number, chosen, seed or 0, classes, trunc, device):
+                batch = range(drawn, drawn + len(images))
+                names = [f"{index:06d}" if chosen is None else f"seed-{chosen[index]:06d}" for index in batch]
+                for sink in sinks:
+                    sink(images, names, in_turn(classes, batch))
+                drawn = batch.stop
+                reporter.counting("sampling", drawn, number, "samples")
+        written = [path for path in (each, archive) if path is not None]
+        if grid:
+            reporter.stage("writing")
+            which = f"seeds-{seeds}" if chosen is not None else f"seed-{seed or 0}-n-{number}"
             path = out or default_path(loaded, f"sample-{loaded.step:08d}-{which}", label, trunc, ".png")
+            samples = torch.cat(kept)
             if points:
-                written.append(_write_scatter(loaded, images, path))
+                sheet = pictures.scatter(samples, reference(loaded))
             else:
-                text = _text(loaded, number, chosen, classes, labels)
-                written.append(_write_grid(images, path, *text))
+                columns, titles, captions = _text(loaded, number, chosen, classes, labels)
+                sheet = pictures.grid(samples, columns, titles=titles, captions=captions)
+            make_folder(path.parent)
+            pictures.save_png(sheet, path)
+            written.append(path)
     for path in written:
         click.echo(path)
 
@@ -164,12 +187,12 @@ def parse_classes(run: Run, text: str | None) -> list[int] | None:
     return [run.label_index(part.strip()) for part in text.split(",")]
 
 
-def in_turn(classes: list[int] | None, number: int) -> list[int] | None:
-    """The class of every sample; None without classes."""
-    return None if classes is None else [classes[index % len(classes)] for index in range(number)]
+def in_turn(classes: list[int] | None, samples: Iterable[int]) -> list[int] | None:
+    """The classes of the samples of these indices; None without classes."""
+    return None if classes is None else [classes[index % len(classes)] for index in samples]
 
 
-def _generate(
+def _batches(
     run: Run,
     number: int,
     seeds: list[int] | None,
@@ -177,19 +200,18 @@ def _generate(
     classes: list[int] | None,
     trunc: float,
     device: str,
-) -> Tensor:
-    import torch
-
+) -> Iterator[Tensor]:
     from gancore.compute import choose_device
-    from gancore.sampling import generate
+    from gancore.sampling import generate, in_batches
 
     where = choose_device(device)
     generator = run.generator.to(where)
-    labels = in_turn(classes, number)
+    labels = in_turn(classes, range(number))
     if seeds is None:
-        return generate(generator, number, seed, where, labels, trunc)
-    pairs = zip(seeds, labels or [0] * number, strict=True)
-    return torch.cat([generate(generator, 1, s, where, [label], trunc) for s, label in pairs])
+        yield from in_batches(generator, number, seed, where, labels, trunc)
+        return
+    for s, label in zip(seeds, labels or [0] * number, strict=True):
+        yield generate(generator, 1, s, where, [label], trunc)
 
 
 def _text(
@@ -207,62 +229,13 @@ def _text(
         return 0, [], numbers or [str(index) for index in range(number)]
     columns = min(len(classes), number) if several else math.ceil(math.sqrt(number))
     if not several or columns <= MOST_COLUMNS:
-        return columns, class_titles(run.class_names, in_turn(classes, columns) or []), numbers
-    names = class_titles(run.class_names, in_turn(classes, number) or [])
+        return columns, class_titles(run.class_names, in_turn(classes, range(columns)) or []), numbers
+    names = class_titles(run.class_names, in_turn(classes, range(number)) or [])
     return 0, [], [f"{seed}: {name}" for seed, name in zip(seeds, names, strict=True)] if seeds else names
 
 
 def _shape(run: Run) -> tuple[int, ...]:
     return tuple(run.sample(1).shape[1:])
-
-
-def default_path(run: Run, name: str, label: str | None, trunc: float, suffix: str) -> Path:
-    """A name that says how the picture was made, below RUN/samples; not "step-…", as training names its own."""
-    name += f"-class-{label}" if label is not None else ""
-    name += f"-trunc-{trunc:g}" if trunc != 1 else ""
-    plain = re.sub(r"[^\w.,-]", "_", name)
-    if len(plain) > LONGEST_NAME:
-        plain = f"{plain[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return run.folder.samples / f"{plain}{suffix}"
-
-
-def require_writable(folder: Path) -> None:
-    """Find out, before any work, that a folder can be written, or made.
-
-    Raises:
-        RunFolderError: it cannot.
-    """
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        what = "no rights to write there" if nearest.is_dir() else f"'{nearest}' is a file"
-        raise RunFolderError(f"cannot write in '{folder}': {what}")
-
-
-def refuse_folder(path: Path) -> None:
-    """Find out, before any work, that a folder stands where a file is to be written.
-
-    Raises:
-        RunFolderError: it does.
-    """
-    if path.is_dir():
-        raise RunFolderError(f"cannot write '{path}': it is a folder; give the name of a file")
-
-
-def _write_grid(images: Tensor, path: Path, columns: int, titles: list[str], captions: list[str]) -> Path:
-    from gancore import pictures
-
-    make_folder(path.parent)
-    pictures.save_png(pictures.grid(images, columns, titles=titles, captions=captions), path)
-    return path
-
-
-def _write_scatter(run: Run, points: Tensor, path: Path) -> Path:
-    from gancore import pictures
-
-    sheet = pictures.scatter(points, reference(run))
-    make_folder(path.parent)
-    pictures.save_png(sheet, path)
-    return path
 
 
 def reference(run: Run) -> Any:
@@ -278,44 +251,3 @@ def reference(run: Run) -> Any:
     rows = dataset.read(np.arange(min(POINTS, len(dataset))))
     dataset.close()
     return rows
-
-
-def _write_each(images: Tensor, folder: Path, names: list[str]) -> Path:
-    from gancore import pictures
-
-    make_folder(folder)
-    pictures.save_each(images, folder, names)
-    return folder
-
-
-def _write_zip(images: Tensor, path: Path, names: list[str], labels: list[int] | None) -> Path:
-    """PNGs, and the classes in dataset.json, as ``gan train --data`` reads them; equal bytes for equal images."""
-    from PIL import Image
-
-    from gancore.atomic import write_atomic
-    from gancore.pictures import to_uint8
-
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        for tile, name in zip(to_uint8(images), names, strict=True):
-            picture = io.BytesIO()
-            Image.fromarray(tile if tile.shape[2] == 3 else tile[:, :, 0]).save(picture, format="PNG")
-            file.writestr(zipfile.ZipInfo(f"{name}.png"), picture.getvalue())
-        if labels is not None:
-            pairs = [[f"{name}.png", label] for name, label in zip(names, labels, strict=True)]
-            file.writestr(zipfile.ZipInfo("dataset.json"), json.dumps({"labels": pairs}))
-    make_folder(path.parent)
-    write_atomic(path, buffer.getvalue())
-    return path
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it.
-
-    Raises:
-        RunFolderError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(f"cannot write '{folder}': {error.strerror}") from None

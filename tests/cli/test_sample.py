@@ -6,6 +6,7 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,8 @@ def test_parse_seeds():
 
 
 def test_in_turn():
-    assert in_turn([4, 1], 5) == [4, 1, 4, 1, 4]
-    assert in_turn(None, 5) is None
+    assert in_turn([4, 1], range(1, 5)) == [1, 4, 1, 4]
+    assert in_turn(None, range(5)) is None
 
 
 def test_each_zip_and_names(gan, conditional, tmp_path):
@@ -171,9 +172,10 @@ def test_names_of_files_tell_what_is_in_them(gan, conditional):
         (("--seeds", "0-3", "--n", 4), "--seeds gives one sample a seed"),
         (("--seeds", "3-0"), "expected seeds such as"),
         (("--trunc", 0), "0"),
-        (("--trunc", "inf"), "truncation inf"),
+        (("--trunc", "inf"), "--trunc inf: expected a finite number"),
         (("--out", "a.jpg"), "the grid is a PNG; end the name in .png"),
         (("--each", "a", "--labels"), "for the grid, and none is written"),
+        (("--n", 10**9), "a grid of 1,000,000,000 images of"),
     ],
 )
 def test_wrong_options(gan, conditional, tmp_path, monkeypatch, options, message):
@@ -193,11 +195,38 @@ def test_a_class_of_an_unconditional_run(gan, trained):
 
 @pytest.mark.parametrize("option", ["--out", "--each", "--zip"])
 def test_a_place_that_cannot_be_written_is_found_before_any_work(gan, conditional, tmp_path, monkeypatch, option):
-    monkeypatch.setattr("gancore.sampling.generate", lambda *_: pytest.fail("samples were generated"))
+    monkeypatch.setattr("gancore.sampling.in_batches", lambda *_: pytest.fail("samples were generated"))
     (tmp_path / "file").touch()
     outcome = gan("sample", conditional, option, tmp_path / "file" / "a.png")
     assert outcome.code == 8
     assert "is a file" in outcome.err
+
+
+def test_any_number_passes_through_in_batches(gan, conditional, tmp_path):
+    assert (
+        gan("sample", conditional, "--n", 70, "--zip", tmp_path / "a.zip", "--each", tmp_path / "each").code == 0
+    )
+    images = to_uint8(gancore.load(conditional).sample(70))
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        pairs = json.loads(archive.read("dataset.json"))["labels"]
+        assert pairs == [[f"{index:06d}.png", index % 10] for index in range(70)]
+        for name, index in (("000000.png", 0), ("000064.png", 64), ("000069.png", 69)):
+            payload = archive.read(name)
+            assert payload == (tmp_path / "each" / name).read_bytes()
+            tile = np.atleast_3d(np.array(Image.open(io.BytesIO(payload))))
+            assert np.abs(tile.astype(int) - images[index]).max() <= 1
+
+
+def test_an_error_on_the_way_leaves_no_half_of_a_zip(gan, conditional, tmp_path, monkeypatch):
+    images = gancore.load(conditional).sample(2)
+
+    def break_off(*_: object) -> Iterator[torch.Tensor]:
+        yield images
+        raise ConfigError("no more")
+
+    monkeypatch.setattr("gancore.sampling.in_batches", break_off)
+    assert "no more" in gan("sample", conditional, "--n", 3, "--zip", tmp_path / "a.zip").err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
