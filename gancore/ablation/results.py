@@ -120,11 +120,11 @@ def _compared(
 
 
 def verdict(difference: float, corrected: float | None, better: str) -> str | None:
-    """``"better"``, ``"worse"``, ``"lower"``, ``"higher"``, ``"no difference"``; None when nothing was tested."""
+    """``"better"``, ``"worse"``, ``"lower"``, ``"higher"``, ``"unclear"``; None when nothing was tested."""
     if corrected is None:
         return None
     if corrected >= SIGNIFICANCE or difference == 0:
-        return "no difference"
+        return "unclear"
     direction = "higher" if difference > 0 else "lower"
     return direction if not better else "better" if direction == better else "worse"
 

@@ -159,7 +159,11 @@ def _seeds(results: Mapping[str, Any], arm: str, own: Mapping[str, Any]) -> str:
 
 
 def _cost(cost: Mapping[str, Any]) -> str:
-    return NOTHING if cost["ratio"] is None else f"x{cost['ratio']:.2f}"
+    """``"x1.30 (1.22-1.41)"``: the median over seeds with its extremes, where they differ."""
+    if cost["ratio"] is None:
+        return NOTHING
+    middle, low, high = (f"{cost[key]:.2f}" for key in ("ratio", "ratio_lowest", "ratio_highest"))
+    return f"x{middle}" if low == high else f"x{middle} ({low}-{high})"
 
 
 def _escaped(text: str) -> str:

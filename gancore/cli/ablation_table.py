@@ -22,8 +22,8 @@ def as_rich(results: Mapping[str, Any], chosen: Sequence[str] = ()) -> Renderabl
         heading_text = Text(f"\n{title(results, name)}", style="bold")
         drawn = Table(title=heading_text, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         for column in COLUMNS:
-            fixed = column in ("p", "ratio", "cost")
-            label, width = column.replace(" [", "\n["), len(column.split()[0])
+            fixed = column in ("p", "ratio")
+            label, width = column.replace(" [", "\n["), max(len(column.split()[0]), 5)
             drawn.add_column(label, no_wrap=fixed, overflow="fold", min_width=width)
         for cells in metric_rows(results, name):
             drawn.add_row(*(Text(cell, style=colours.get(cell, "")) for cell in cells))

@@ -12,7 +12,7 @@ from scipy import stats
 from gancore.ablation.jobs import Job
 from gancore.ablation.queue import Queue, Slot
 from gancore.ablation.results import collect, seconds_per_image, shown_metrics, verdict
-from gancore.ablation.tables import as_markdown, as_text, interval, p_value
+from gancore.ablation.tables import as_markdown, as_text, interval, metric_rows, p_value
 from gancore.errors import ConfigError
 
 SEEDS = (0, 1, 2, 3)
@@ -67,7 +67,7 @@ def test_differences_are_paired_and_p_is_corrected(finished):
     assert corrected[middle] == pytest.approx(max(2 * p_values[middle], corrected[smallest]))
     assert corrected[largest] == pytest.approx(max(p_values[largest], corrected[middle]))
     verdicts = {arm: found["arms"][arm]["found"] for arm in p_values}
-    assert verdicts == {"r1": "better", "hinge": "no difference", "r1+hinge": "worse"}
+    assert verdicts == {"r1": "better", "hinge": "unclear", "r1+hinge": "worse"}
 
 
 def test_means_and_ratios(finished):
@@ -85,7 +85,7 @@ def test_verdicts():
     assert verdict(-1.0, 0.01, "higher") == "worse"
     assert verdict(-1.0, 0.01, "") == "lower"
     assert verdict(1.0, 0.01, "") == "higher"
-    assert verdict(1.0, 0.05, "lower") == "no difference"
+    assert verdict(1.0, 0.05, "lower") == "unclear"
     assert verdict(1.0, None, "lower") is None
 
 
@@ -164,7 +164,8 @@ def test_cost_is_paired_and_a_median(finished):
         "seeds": 3,
     }
     assert results["cost"]["baseline"]["ratio"] == 1.0
-    assert "x2.00" in as_text(results)
+    assert "x2.00 (1.00-4.00)" in as_text(results)
+    assert metric_rows(results, "fid")[0][-1] == "x1.00"
 
 
 def test_the_warm_up_is_no_cost(plan_of, folder):
