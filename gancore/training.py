@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -31,9 +29,11 @@ from gancore.errors import (
 )
 from gancore.evaluation import Evaluation, evaluate
 from gancore.method import load_method_state, method_state
+from gancore.metrics import unlike
 from gancore.networks.protocols import Generator
 from gancore.run_folder import RunFolder
 from gancore.sampling import generate
+from gancore.signals import caught_signals
 from gancore.sinks import SinkRun, Sinks
 
 
@@ -67,7 +67,7 @@ def fit(session: Session, folder: RunFolder, report: Report | None = None) -> No
     began, first = time.monotonic(), trainer.step_index
     advisor = Advisor(session.manager, folder.read_metrics())
     last_time, last_step = began, first
-    with _signals() as caught, _sinks(session, folder, report) as sinks:
+    with caught_signals(second_stops=True) as caught, _sinks(session, folder, report) as sinks:
         if first == 0:
             if output.evaluate_every:  # the curve's beginning; and what is missing is found before training
                 _evaluate(session, folder, sinks)
@@ -333,6 +333,7 @@ def _diverged(session: Session, folder: RunFolder, what: str) -> DivergedError:
 
 
 def _best_step(session: Session, folder: RunFolder) -> int | None:
+    """The saved step with the best score among those measured as the newest was; None when none was."""
     metric = session.config.output.keep_best
     if not metric:
         return None
@@ -340,7 +341,9 @@ def _best_step(session: Session, folder: RunFolder) -> int | None:
     rows = [row for row in folder.read_metrics() if metric in row.get("metrics", {}) and row["step"] in saved]
     if not rows:
         return None
-    sign = -1 if rows[-1]["protocols"][metric]["better"] == "higher" else 1
+    newest = rows[-1]["protocols"][metric]
+    rows = [row for row in rows if not unlike({"newest": newest, "row": row["protocols"][metric]})]
+    sign = -1 if newest["better"] == "higher" else 1
     return int(min((sign * row["metrics"][metric], row["step"]) for row in rows)[1])
 
 
@@ -366,31 +369,6 @@ def _refuse_inexact(session: Session, found: checkpoint.Checkpoint, allowed: boo
             f"resuming here would not be bit-equal ({'; '.join(lines)}); restore these, or go on with "
             "--allow-inexact"
         )
-
-
-class _Caught:
-    signal: int | None = None
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[_Caught]:
-    """Note SIGINT and SIGTERM instead of dying; a second SIGINT stops at once."""
-    caught = _Caught()
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if caught.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        caught.signal = number
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 __all__ = ["Tick", "evaluate", "fit", "generate", "restore", "sample_sheet", "snapshot", "state"]

@@ -17,6 +17,7 @@ from training_for_tests import REGISTRY, copy_of, finished_run, forget_after, ne
 
 import gancore
 from gancore import checkpoint, run
+from gancore.api import Score
 from gancore.errors import (
     CheckpointError,
     ConfigError,
@@ -351,6 +352,16 @@ def test_old_checkpoints_go_and_the_best_stays(tmp_path: Path) -> None:
     assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [2, 6, 8]
     metrics = [row["metrics"] for row in rows(tmp_path / "run") if "metrics" in row]
     assert metrics == [{"distance": 5.0}, {"distance": 1.0}] + [{"distance": 5.0}] * 3
+
+
+def test_the_best_is_sought_among_scores_of_one_protocol(tmp_path: Path) -> None:
+    def metric(method, samples):
+        value, count = (1.0, 10) if samples.step == 2 else (3.0 if samples.step == 4 else 5.0, 20)
+        return {"distance": Score(value, "lower", {"samples": count})}
+
+    overrides = {"train.steps": 8, "output.keep": 2, "output.evaluate_every": 2, "output.keep_best": "distance"}
+    train(tmp_path / "run", ["broken"], overrides, registry_with(broken("evaluate", metric)))
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [4, 6, 8]
 
 
 def test_samples_depend_on_the_seed_and_come_from_the_average(finished: Path) -> None:

@@ -13,12 +13,11 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from gancore.ablation.jobs import (
     OVER,
@@ -39,6 +38,7 @@ from gancore.ablation.jobs import (
 )
 from gancore.ablation.plan import Plan
 from gancore.errors import Interrupted, Preempted, RunFolderError
+from gancore.signals import Caught, caught_signals
 
 DIVERGED, FOLDER, PREEMPTED, INTERRUPTED = 5, 8, 75, 130
 """Exit codes of ``gan`` that are no failure of a job."""
@@ -130,7 +130,7 @@ class Queue:
         jobs = jobs_of(self.plan)
         known = {job: self._status(job) for job in jobs}
         began = time.monotonic()
-        with _signals() as caught:
+        with caught_signals(second_stops=False) as caught:
             try:
                 while any(found.state not in OVER for found in known.values()):
                     self._collect(known)
@@ -246,7 +246,7 @@ class Queue:
             tuple(str(running.job) for running in self._running.values()),
         )
 
-    def _stop(self, caught: _Caught) -> None:
+    def _stop(self, caught: Caught) -> None:
         """Let the processes save, then say how to go on."""
         received = caught.signal
         count = len(self._running)
@@ -261,7 +261,7 @@ class Queue:
             raise Preempted(f"terminated, {way_on}")
         raise Preempted(f"--max-hours reached, {way_on}")
 
-    def _end_all(self, caught: _Caught) -> None:
+    def _end_all(self, caught: Caught) -> None:
         """SIGTERM to every process, and wait; a second Ctrl-C kills them: their last checkpoints are whole."""
         for running in self._running.values():
             running.process.terminate()
@@ -348,28 +348,3 @@ def _signal_name(code: int) -> str:
     with contextlib.suppress(ValueError):
         return signal.Signals(-code).name
     return f"signal {-code}"
-
-
-class _Caught:
-    signal: int | None = None
-    again: bool = False
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[_Caught]:
-    """Note SIGINT and SIGTERM instead of dying; a second SIGINT is noted apart."""
-    caught = _Caught()
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-
-    def note(number: int, frame: Any) -> None:
-        caught.again = caught.again or (caught.signal is not None and number == signal.SIGINT)
-        caught.signal = caught.signal or number
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
