@@ -149,6 +149,9 @@ def interp(
         name = f"interp-{loaded.step:08d}-seeds-{chosen}"
         name += f"-grid-{rows}x{columns}" if tiles > 1 else ""
         name += f"-{way}" if way != "slerp" else ""
+        name += f"-frames-{frames}" if frames is not None else ""
+        name += f"-fps-{fps:g}" if fps is not None else ""
+        name += "-open" if loop is False and not strip else ""
         target = out or default_path(loaded, name, label, trunc, kind)
         make_folder(target.parent)
         where = choose_device(device)

@@ -33,7 +33,7 @@ def sample(run: Path, seed: int, label: int, **options: float) -> np.ndarray:
 def test_a_gif_by_default(gan, conditional):
     outcome = gan("interp", conditional, "--seeds", "3,5", "--frames", 4)
     assert outcome.code == 0
-    assert outcome.out == f"{conditional / 'samples' / 'interp-00000001-seeds-3,5.gif'}\n"
+    assert outcome.out == f"{conditional / 'samples' / 'interp-00000001-seeds-3,5-frames-4.gif'}\n"
     assert "one class a tile: 0; --class names others" in outcome.err
     frames = shown(Path(outcome.last))
     assert frames.shape == (8, 256, 256)

@@ -144,7 +144,10 @@ def test_copies_of_the_data_are_found_and_shown(cache: Path, bars: SimpleNamespa
     assert scores["authenticity_classifier"].value == 0
     picture, caption = samples.pictures["nearest"]
     assert isinstance(picture, Image.Image)
-    assert "24 nearest pairs of 100 samples and 600 training images" in caption
+    assert "24 nearest pairs of 100 samples and 600 reference images" in caption
+    samples = dataclasses.replace(bars.samples(images, data), trained_on=data.digest)
+    measured(cache, samples)
+    assert "600 training images" in samples.pictures["nearest"][1]
     pixels = np.asarray(picture.convert("L"))
     for left in (10, 10 + 2 * 64 + 10):
         assert np.array_equal(pixels[10:74, left + 1 : left + 64], pixels[10:74, left + 65 : left + 128])

@@ -28,7 +28,7 @@ SLOW_SAMPLES = 2_500
 """For networks that take minutes on a CPU, and for pixels, of which there are many in an image."""
 
 PAIRS = 24
-"""Samples that are shown beside their nearest training images."""
+"""Samples that are shown beside their nearest images of the reference."""
 
 _KEPT_BYTES = 512 << 20
 """Of samples that are kept to be shown."""
@@ -130,7 +130,7 @@ class Fidelity(Method):
         return named(scores, backbone)
 
     def _of_pixels(self, samples: Samples) -> dict[str, Score]:
-        """Without features: how near samples come to training images, by pixels."""
+        """Without features: how near samples come to the reference's images, by pixels."""
         if not self.options.chooses:
             raise ConfigError(
                 f"fidelity.metrics names '{self.options.words[0]}', and nothing gives features to measure it: "
@@ -203,17 +203,18 @@ class Fidelity(Method):
         rows: np.ndarray,
         by: str,
     ) -> None:
-        """Keep the picture of the samples that are nearest to a training image."""
+        """Keep the picture of the samples that are nearest to an image of the reference."""
         images = shown.images()
         distances = nearest.distances[: len(images)]
         order = memorisation.nearest_pairs(nearest.indices[: len(images)], distances, PAIRS)
         found = samples.dataset.read(rows[nearest.indices[order].numpy()])
+        kind = "training" if samples.trained_on == samples.dataset.digest else "reference"
         picture = memorisation.neighbour_sheet(images[order], torch.from_numpy(found), distances[order])
         samples.show(
             "nearest",
             picture,
-            f"Samples (left) beside their nearest training images (right), by {by}: the {len(order)} nearest "
-            f"pairs of {len(images):,} samples and {len(rows):,} training images, each of these shown once, with "
+            f"Samples (left) beside their nearest {kind} images (right), by {by}: the {len(order)} nearest "
+            f"pairs of {len(images):,} samples and {len(rows):,} {kind} images, each of these shown once, with "
             "their distances.",
         )
 
