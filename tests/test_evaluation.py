@@ -125,7 +125,7 @@ def test_a_run_is_measured_before_it_starts_on_the_way_and_at_its_end(run: Path)
     assert rows[-1]["pictures"]["bright"]["caption"] == "The first samples."
 
 
-def test_evaluating_leaves_a_session_as_it_was(registry) -> None:
+def test_measuring_changes_no_bit_of_a_training(registry) -> None:
     watched, plain = (tiny_session([*names], {}, registry) for names in (["brightness"], []))
     run_steps(watched, 2)
     assert evaluate(watched).metrics["has_d"] == 1.0
