@@ -1,0 +1,102 @@
+"""Pages, pictures and tables of evidence.md from finished ablations: ``python …/make.py [FOLDER]``.
+
+FOLDER, by default ``ablations``, holds an ablation for each name of :data:`SHOWN`, made by the commands on that
+page; what is published of one that is not there stays.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import gancore
+from gancore import pictures
+from gancore.ablation.tables import COLUMNS, metric_rows, title
+from gancore.cli.sample import reference
+from gancore.text import facts
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "evidence.md"
+IMAGES = ("fid_classifier", "kid_classifier", "precision_classifier", "recall_classifier", "probe_accuracy")
+POINTS = ("modes_covered", "high_quality", "reverse_kl")
+SHOWN = {
+    "points-gaussians": POINTS,
+    "points-circles": (*POINTS, "radial_error", "angular_coverage"),
+    "methods": IMAGES,
+    "augself": IMAGES,
+    "kdd": IMAGES,
+    "lsgan": IMAGES,
+}
+ROWS, COLUMNS_OF_SAMPLES = 4, 10
+
+
+def samples(run: gancore.Run) -> Tensor:
+    """One tile (C, H, W) in [-1, 1] of what a run generates: forty images, or points over the data."""
+    found = run.sample(ROWS * COLUMNS_OF_SAMPLES)
+    if found.dim() == 4:
+        rows = [torch.cat(list(row), dim=-1) for row in found.split(COLUMNS_OF_SAMPLES)]
+        return torch.cat(rows, dim=-2)
+    cloud = np.asarray(pictures.scatter(run.sample(2000), reference(run), size=400))
+    return torch.from_numpy(cloud.copy()).permute(2, 0, 1) / 127.5 - 1
+
+
+def tables(results: dict) -> str:
+    """A table for each metric, and the protocol of the first."""
+    parts = []
+    for name in results["metrics"]:
+        rows = [COLUMNS, ("---",) * len(COLUMNS), *metric_rows(results, name)]
+        parts.append(f"{title(results, name)}:\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows))
+    first = next(iter(results["metrics"]))
+    protocol = f"Protocol of `{first}`: {facts(results['metrics'][first]['protocol'])}."
+    return "\n\n".join([*parts, protocol])
+
+
+def publish(name: str, metrics: tuple[str, ...], folder: Path) -> None:
+    """Copy the page, draw samples of the first seed, and replace what stands between the marks of this name."""
+    chosen = [word for metric in metrics for word in ("--metric", metric)]
+    subprocess.run([sys.executable, "-m", "gancore", "ablate", str(folder), "--no-run", *chosen], check=True)
+    shutil.copyfile(folder / "report.html", HERE / f"{name}.html")
+    shutil.copyfile(folder / f"forest-{metrics[0]}.svg", HERE / f"{name}.svg")
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    results["metrics"] = {metric: results["metrics"][metric] for metric in metrics}
+    arms, seed = list(results["cost"]), results["seeds"][0]
+    tiles = [samples(gancore.load(folder / "runs" / arm / f"seed-{seed}")) for arm in arms]
+    sheet = pictures.grid(torch.stack(tiles), min(len(tiles), 3), gap=8, captions=arms)
+    pictures.save_png(sheet, HERE / f"{name}.png")
+    text = "\n\n".join(
+        [
+            f"![Samples of seed {seed}, {', '.join(arms)}](evidence/{name}.png)",
+            f"![{metrics[0]}: differences to the baseline](evidence/{name}.svg)",
+            tables(results),
+            f"Learning curves, samples and every run: [{name}.html](evidence/{name}.html) (open a copy).",
+        ]
+    )
+    page = PAGE.read_text(encoding="utf-8")
+    marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+    page, found = marked.subn(lambda match: f"{match[1]}{text}{match[2]}", page)
+    if found != 1:
+        raise SystemExit(f"{PAGE}: expected '<!-- {name} -->' and '<!-- end -->' once, found them {found} times")
+    PAGE.write_text(page, encoding="utf-8")
+
+
+def main() -> None:
+    """Publish what there is."""
+    ablations = Path(sys.argv[1] if len(sys.argv) > 1 else "ablations")
+    for name, metrics in SHOWN.items():
+        if (ablations / name / "plan.json").is_file():
+            publish(name, metrics, ablations / name)
+            print(name)
+        else:
+            print(f"{name}: not in {ablations}")
+
+
+if __name__ == "__main__":
+    main()
