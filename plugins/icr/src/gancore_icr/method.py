@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from gancore.api import ConfigError, Declaration, LossTerms, Method, Step, StepKey, hookimpl
+from gancore.api import ConfigError, Declaration, LossTerms, Method, RunContext, Step, StepKey, hookimpl
 from gancore_icr import functional
 from gancore_icr.options import CrOptions, IcrOptions
 
@@ -34,6 +34,15 @@ class Consistency(Method):
 
     options: IcrOptions | CrOptions
     drawn: ClassVar[StepKey[Draw]]  # one a method: both may be in a run
+
+    @hookimpl
+    def setup(self, run: RunContext) -> None:
+        if self.options.balances and self.options.flips and not run.mirror:
+            run.warn(
+                "D is asked to answer mirrored images like the images, and reals are not mirrored: G may make "
+                f"mirror images. Of digits, letters and the like set {self.name}.transform = translation; where "
+                "a mirror image is as good as the image, mirror the reals too (--mirror)"
+            )
 
     def _declare_balance(self, plan: Declaration, side: str, term: str, factor: float) -> None:
         """The term that compares a side with T of it."""
@@ -70,7 +79,7 @@ class Consistency(Method):
             height,
             width,
             step.rng(side).torch,
-            flip=chosen.transform != "translation",
+            flip=chosen.flips,
             ratio=chosen.max_shift if chosen.translates else 0.0,
         )
 

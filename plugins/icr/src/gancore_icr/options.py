@@ -41,8 +41,18 @@ class ConsistencyOptions(Options):
         """Whether T shifts images."""
         return self.transform != "flip" and self.max_shift > 0
 
-    def _check_transform(self) -> None:
-        if self.transform == "translation" and self.max_shift == 0:
+    @property
+    def flips(self) -> bool:
+        """Whether T mirrors images."""
+        return self.transform != "translation"
+
+    @property
+    def balances(self) -> bool:
+        """Whether images are compared with T of them."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        if self.balances and self.transform == "translation" and self.max_shift == 0:
             raise ValueError(
                 "transform = translation with max_shift = 0 changes nothing: set max_shift above 0, or "
                 "transform = flip"
@@ -75,9 +85,10 @@ class IcrOptions(ConsistencyOptions):
         minimum=0,
     )
 
-    def check(self) -> None:
-        if self.lambda_real or self.lambda_fake:
-            self._check_transform()
+    @property
+    def balances(self) -> bool:
+        """Whether images are compared with T of them."""
+        return bool(self.lambda_real or self.lambda_fake)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +97,7 @@ class CrOptions(ConsistencyOptions):
 
     lambda_real: float = option(10.0, help="Weight of E ||D(x) - D(T(x))||^2 on reals.", minimum=0)
 
-    def check(self) -> None:
-        if self.lambda_real:
-            self._check_transform()
+    @property
+    def balances(self) -> bool:
+        """Whether images are compared with T of them."""
+        return bool(self.lambda_real)
