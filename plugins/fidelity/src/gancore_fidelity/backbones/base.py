@@ -54,10 +54,8 @@ class Backbone(ABC):
 
     def __init__(self, network: nn.Module, settings: Settings) -> None:
         self.settings = settings
-        layout = (
-            torch.channels_last
-        )  # 1.6 times faster for convolutions on a CPU, the same numbers up to rounding
-        network.to(settings.device).to(memory_format=layout)
+        # Channels last is 1.6 times faster for convolutions on a CPU, with the same numbers up to rounding.
+        network.to(settings.device).to(memory_format=torch.channels_last)
         self.network = network.eval().requires_grad_(False)
 
     @torch.no_grad()
