@@ -11,7 +11,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +37,7 @@ SHOWN = {
     "kdd": IMAGES,
     "lsgan": IMAGES,
 }
-ROWS, COLUMNS_OF_SAMPLES = 4, 10
+ROWS, COLUMNS_OF_SAMPLES, ENLARGED = 4, 10, 3
 
 
 def samples(run: gancore.Run) -> Tensor:
@@ -43,56 +45,68 @@ def samples(run: gancore.Run) -> Tensor:
     found = run.sample(ROWS * COLUMNS_OF_SAMPLES)
     if found.dim() == 4:
         rows = [torch.cat(list(row), dim=-1) for row in found.split(COLUMNS_OF_SAMPLES)]
-        return torch.cat(rows, dim=-2)
+        tile = torch.cat(rows, dim=-2)
+        return tile.repeat_interleave(ENLARGED, dim=-2).repeat_interleave(ENLARGED, dim=-1)
     cloud = np.asarray(pictures.scatter(run.sample(2000), reference(run), size=400))
     return torch.from_numpy(cloud.copy()).permute(2, 0, 1) / 127.5 - 1
 
 
-def tables(results: dict) -> str:
+def tables(results: Mapping[str, Any], metrics: Sequence[str]) -> str:
     """A table for each metric, and the protocol of the first."""
     parts = []
-    for name in results["metrics"]:
+    for name in metrics:
         rows = [COLUMNS, ("---",) * len(COLUMNS), *metric_rows(results, name)]
         parts.append(f"{title(results, name)}:\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows))
-    first = next(iter(results["metrics"]))
-    protocol = f"Protocol of `{first}`: {facts(results['metrics'][first]['protocol'])}."
+    protocol = f"Protocol of `{metrics[0]}`: {facts(results['metrics'][metrics[0]]['protocol'])}."
     return "\n\n".join([*parts, protocol])
 
 
-def publish(name: str, metrics: tuple[str, ...], folder: Path) -> None:
-    """Copy the page, draw samples of the first seed, and replace what stands between the marks of this name."""
-    chosen = [word for metric in metrics for word in ("--metric", metric)]
-    subprocess.run([sys.executable, "-m", "gancore", "ablate", str(folder), "--no-run", *chosen], check=True)
-    shutil.copyfile(folder / "report.html", HERE / f"{name}.html")
-    shutil.copyfile(folder / f"forest-{metrics[0]}.svg", HERE / f"{name}.svg")
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    results["metrics"] = {metric: results["metrics"][metric] for metric in metrics}
-    arms, seed = list(results["cost"]), results["seeds"][0]
-    tiles = [samples(gancore.load(folder / "runs" / arm / f"seed-{seed}")) for arm in arms]
-    sheet = pictures.grid(torch.stack(tiles), min(len(tiles), 3), gap=8, captions=arms)
-    pictures.save_png(sheet, HERE / f"{name}.png")
-    text = "\n\n".join(
+def section(name: str, results: Mapping[str, Any]) -> str:
+    """What stands on the page between the marks of this name."""
+    arms = list(results["cost"])
+    return "\n\n".join(
         [
-            f"![Samples of seed {seed}, {', '.join(arms)}](evidence/{name}.png)",
-            f"![{metrics[0]}: differences to the baseline](evidence/{name}.svg)",
-            tables(results),
-            f"Learning curves, samples and every run: [{name}.html](evidence/{name}.html) (open a copy).",
+            f"![Samples of seed {results['seeds'][0]}, {', '.join(arms)}](evidence/{name}.png)",
+            f"![{SHOWN[name][0]}: differences to the baseline](evidence/{name}.svg)",
+            tables(results, SHOWN[name]),
+            f"Learning curves, samples and every run: [{name}.html](evidence/{name}.html) (open a copy); "
+            f"all metrics: [{name}.json](evidence/{name}.json).",
         ]
     )
-    page = PAGE.read_text(encoding="utf-8")
+
+
+def replaced(page: str, name: str, text: str) -> str:
+    """The page with another text between the marks of this name."""
     marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
     page, found = marked.subn(lambda match: f"{match[1]}{text}{match[2]}", page)
     if found != 1:
-        raise SystemExit(f"{PAGE}: expected '<!-- {name} -->' and '<!-- end -->' once, found them {found} times")
-    PAGE.write_text(page, encoding="utf-8")
+        raise SystemExit(f"{PAGE}: found '<!-- {name} -->' with '<!-- end -->' {found} times; expected once")
+    return page
+
+
+def publish(name: str, folder: Path) -> None:
+    """Copy page, plot and results of an ablation, draw samples of its first seed, and write its section."""
+    chosen = [word for metric in SHOWN[name] for word in ("--metric", metric)]
+    subprocess.run([sys.executable, "-m", "gancore", "ablate", str(folder), "--no-run", *chosen], check=True)
+    shutil.copyfile(folder / "report.html", HERE / f"{name}.html")
+    shutil.copyfile(folder / f"forest-{SHOWN[name][0]}.svg", HERE / f"{name}.svg")
+    shutil.copyfile(folder / "results.json", HERE / f"{name}.json")
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    arms, seed = list(results["cost"]), results["seeds"][0]
+    tiles = [samples(gancore.load(folder / "runs" / arm / f"seed-{seed}")) for arm in arms]
+    pictures.save_png(
+        pictures.grid(torch.stack(tiles), min(len(tiles), 3), gap=8, captions=arms), HERE / f"{name}.png"
+    )
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(replaced(page, name, section(name, results)), encoding="utf-8")
 
 
 def main() -> None:
     """Publish what there is."""
     ablations = Path(sys.argv[1] if len(sys.argv) > 1 else "ablations")
-    for name, metrics in SHOWN.items():
+    for name in SHOWN:
         if (ablations / name / "plan.json").is_file():
-            publish(name, metrics, ablations / name)
+            publish(name, ablations / name)
             print(name)
         else:
             print(f"{name}: not in {ablations}")
