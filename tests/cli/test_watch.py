@@ -20,7 +20,11 @@ from gancore.cli import watch as module
 from gancore.cli.main import cli
 from gancore.errors import CheckpointError
 
-PROGRAM = "from gancore.cli.watch import watch; watch(prog_name='gan watch')"
+# A shell starts what it puts into the background with Ctrl-C ignored, these tests too, and children inherit that.
+PROGRAM = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "from gancore.cli.watch import watch; watch(prog_name='gan watch')"
+)
 
 
 def run(*arguments: object):
@@ -111,16 +115,19 @@ def test_watching_needs_neither_torch_nor_the_extra(tmp_path: Path) -> None:
 def test_ctrl_c_ends_the_page_and_nothing_else(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="needs the extra gancore[report]")
     path = write_run(tmp_path / "run", rows=[tick(10)])
-    process = start(path, "--web", "--no-open")
-    assert process.stdout is not None
-    url = process.stdout.readline().strip()
-    with urllib.request.urlopen(f"{url}state.json", timeout=60) as answer:
-        assert json.load(answer)["step"] == 10
-    port = url.rstrip("/").rpartition(":")[2]
-    second = start(path, "--web", "--no-open", "--port", port)
-    assert f"port {port} of 127.0.0.1 is taken" in second.communicate(timeout=120)[1]
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=240)  # a busy machine draws a page for a minute
+    with start(path, "--web", "--no-open") as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            with urllib.request.urlopen(f"{url}state.json", timeout=60) as answer:
+                assert json.load(answer)["step"] == 10
+            port = url.rstrip("/").rpartition(":")[2]
+            second = start(path, "--web", "--no-open", "--port", port)
+            assert f"port {port} of 127.0.0.1 is taken" in second.communicate(timeout=120)[1]
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert process.returncode == 0
     assert out == ""
     assert "no longer watching; the run is left alone" in err
