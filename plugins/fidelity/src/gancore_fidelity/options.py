@@ -39,7 +39,8 @@ class FidelityOptions(Options):
         True, help="Fetch weights that are not there from their public address, for a backbone that is named."
     )
     precision: Literal["float32", "bf16"] = option(
-        "float32", help="Of the backbone; bf16 is several times faster, and other numbers (see the card)."
+        "float32",
+        help="Of the backbone; bf16 is faster where there are units for it, and other numbers (see the card).",
     )
     samples: int = option(
         0,
