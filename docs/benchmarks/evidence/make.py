@@ -1,4 +1,4 @@
-"""Pages, pictures and tables of evidence.md from finished ablations: ``python …/make.py [FOLDER]``.
+"""Pictures and tables of evidence.md from finished ablations: ``python …/make.py [FOLDER]``.
 
 FOLDER, by default ``ablations``, holds an ablation for each name of :data:`SHOWN`, made by the commands on that
 page; what is published of one that is not there stays.
@@ -69,8 +69,7 @@ def section(name: str, results: Mapping[str, Any]) -> str:
             f"![Samples of seed {results['seeds'][0]}, {', '.join(arms)}](evidence/{name}.png)",
             f"![{SHOWN[name][0]}: differences to the baseline](evidence/{name}.svg)",
             tables(results, SHOWN[name]),
-            f"Learning curves, samples and every run: [{name}.html](evidence/{name}.html) (open a copy); "
-            f"all metrics: [{name}.json](evidence/{name}.json).",
+            f"All metrics of every run: [{name}.json](evidence/{name}.json).",
         ]
     )
 
@@ -85,10 +84,9 @@ def replaced(page: str, name: str, text: str) -> str:
 
 
 def publish(name: str, folder: Path) -> None:
-    """Copy page, plot and results of an ablation, draw samples of its first seed, and write its section."""
+    """Copy plot and results of an ablation, draw samples of its first seed, and write its section."""
     chosen = [word for metric in SHOWN[name] for word in ("--metric", metric)]
     subprocess.run([sys.executable, "-m", "gancore", "ablate", str(folder), "--no-run", *chosen], check=True)
-    shutil.copyfile(folder / "report.html", HERE / f"{name}.html")
     shutil.copyfile(folder / f"forest-{SHOWN[name][0]}.svg", HERE / f"{name}.svg")
     shutil.copyfile(folder / "results.json", HERE / f"{name}.json")
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
