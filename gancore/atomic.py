@@ -1,4 +1,4 @@
-"""Write a file so that a kill at any moment leaves the old one or the new one, never half of it."""
+"""Write a file so that a kill at any moment leaves the old one or the new one, never half of it; make folders."""
 
 from __future__ import annotations
 
@@ -45,6 +45,18 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise RunFolderError(
             f"cannot write '{path}': {error.strerror or error}; free space or check the rights, then resume"
         ) from None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        RunFolderError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"cannot write '{path}': {error.strerror or error}") from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gancore.ablation.plan import Plan
-from gancore.atomic import write_atomic
+from gancore.atomic import make_folder, write_atomic
 from gancore.config import flatten
-from gancore.errors import CheckpointError, ConfigError, RunFolderError
+from gancore.errors import CheckpointError, ConfigError
 from gancore.run_folder import RunFolder
 
 State = Literal["waiting", "started", "trained", "done", "diverged", "failed"]
@@ -222,18 +222,6 @@ def last_step(run: RunFolder) -> int:
         with contextlib.suppress(ValueError, TypeError, KeyError):
             return int(json.loads(line)["step"])
     return 0
-
-
-def make_folder(path: Path) -> None:
-    """Create a folder and those above it.
-
-    Raises:
-        RunFolderError: it cannot be written.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(f"cannot write '{path}': {error.strerror or error}") from None
 
 
 def write_failure(folder: AblationFolder, job: Job, code: int, what: str) -> None:

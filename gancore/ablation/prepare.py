@@ -10,10 +10,10 @@ from pathlib import Path
 
 from gancore.ablation.arms import by_reason
 from gancore.ablation.check import Answer, CheckError, check
-from gancore.ablation.jobs import AblationFolder, jobs_of, make_folder, status
+from gancore.ablation.jobs import AblationFolder, jobs_of, status
 from gancore.ablation.plan import Plan, extend, load_plan, save_plan
 from gancore.ablation.results import refuse_unmeasured
-from gancore.atomic import write_atomic
+from gancore.atomic import make_folder, write_atomic
 from gancore.errors import ConfigError, DataError, PluginError
 
 CONFLICT = PluginError.exit_code

@@ -30,13 +30,13 @@ from gancore.ablation.jobs import (
     jobs_of,
     keep_evaluation,
     last_step,
-    make_folder,
     measured_itself,
     read_json,
     status,
     write_failure,
 )
 from gancore.ablation.plan import Plan
+from gancore.atomic import make_folder
 from gancore.errors import Interrupted, Preempted, RunFolderError
 from gancore.signals import Caught, caught_signals
 

@@ -70,9 +70,7 @@ def as_markdown(results: Mapping[str, Any], chosen: Sequence[str] = ()) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items() if version)
     parts = [f"{heading(results)}. {results['machine']}; {versions}.", f"```sh\n{results['command']}\n```"]
     for name in shown_metrics(results, chosen):
-        rows = [COLUMNS, ("---",) * len(COLUMNS), *metric_rows(results, name)]
-        lines = [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in rows]
-        parts.append("\n".join([f"**{title(results, name)}**", "", *lines]))
+        parts.append(f"**{title(results, name)}**\n\n{markdown_table(results, name)}")
         parts.append(f"Protocol of {name}: {facts(results['metrics'][name]['protocol'])}.")
     parts.append(
         "Difference: arm minus baseline, paired by seed, Student's t. Ratio: geometric mean over pairs. Cost: "
@@ -80,6 +78,12 @@ def as_markdown(results: Mapping[str, Any], chosen: Sequence[str] = ()) -> str:
     )
     parts += [f"* {_escaped(note)}" for note in results["notes"]]
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(results: Mapping[str, Any], name: str) -> str:
+    """The table of a metric in Markdown."""
+    rows = [COLUMNS, ("---",) * len(COLUMNS), *metric_rows(results, name)]
+    return "\n".join(f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in rows)
 
 
 def states_text(results: Mapping[str, Any]) -> str:

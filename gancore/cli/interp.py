@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gancore.atomic import make_folder
 from gancore.cli.console import Reporter
 from gancore.cli.options import truncation_option
 from gancore.cli.sample import parse_classes, parse_seeds, reference
-from gancore.cli.sample_files import default_path, make_folder, refuse_folder, require_writable
+from gancore.cli.sample_files import default_path, refuse_folder, require_writable
 from gancore.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gancore.atomic import make_folder
 from gancore.cli.console import Reporter
 from gancore.cli.options import truncation_option
 from gancore.cli.sample_files import (
     Sink,
     default_path,
     each_in,
-    make_folder,
     refuse_folder,
     refuse_huge_grid,
     require_writable,
@@ -109,7 +109,8 @@ def sample(
         from gancore import run as library
 
         loaded = library.load(run)
-        points = len(_shape(loaded)) == 1
+        shape = _shape(loaded)
+        points = len(shape) == 1
         if points and (each or archive or labels):
             raise ConfigError(
                 "--each, --zip and --labels are for images, and this run generates 2-D points: use --out alone"
@@ -118,7 +119,7 @@ def sample(
         classes = parse_classes(loaded, label)
         grid = out is not None or not (each or archive)
         if grid and not points:
-            refuse_huge_grid(number, *_shape(loaded)[1:])
+            refuse_huge_grid(number, *shape[1:])
         for note in loaded.notes:
             reporter.say(note)
         kept: list[Tensor] = []

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from gancore.atomic import make_folder, replacing, write_atomic
 from gancore.errors import ConfigError, RunFolderError
 
 if TYPE_CHECKING:
@@ -82,22 +83,8 @@ def refuse_huge_grid(number: int, height: int, width: int) -> None:
         )
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it.
-
-    Raises:
-        RunFolderError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(f"cannot write '{folder}': {error.strerror}") from None
-
-
 def each_in(folder: Path) -> Sink:
     """One PNG a sample into a folder, which is made."""
-    from gancore.atomic import write_atomic
-
     make_folder(folder)
 
     def write(images: Tensor, names: list[str], labels: list[int] | None) -> None:
@@ -113,8 +100,6 @@ def zip_at(path: Path) -> Iterator[Sink]:
 
     The zip appears when it is whole.
     """
-    from gancore.atomic import replacing
-
     make_folder(path.parent)
     pairs: list[list[str | int]] = []
     with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 import gancore
 from gancore import pictures
-from gancore.ablation.tables import COLUMNS, metric_rows, title
+from gancore.ablation.tables import markdown_table, title
 from gancore.cli.sample import reference
 from gancore.text import facts
 
@@ -53,10 +53,7 @@ def samples(run: gancore.Run) -> Tensor:
 
 def tables(results: Mapping[str, Any], metrics: Sequence[str]) -> str:
     """A table for each metric, and the protocol of the first."""
-    parts = []
-    for name in metrics:
-        rows = [COLUMNS, ("---",) * len(COLUMNS), *metric_rows(results, name)]
-        parts.append(f"{title(results, name)}:\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows))
+    parts = [f"{title(results, name)}:\n\n{markdown_table(results, name)}" for name in metrics]
     protocol = f"Protocol of `{metrics[0]}`: {facts(results['metrics'][metrics[0]]['protocol'])}."
     return "\n\n".join([*parts, protocol])
 
